@@ -1,0 +1,95 @@
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._moments import mean_and_variance
+from ._trees import PyTree, cast_like, widen
+from ._validation import ValueFn, per_example_losses
+
+
+class DirectionalStatistics(NamedTuple):
+    """Batch means, and variances of these means, along one direction v; all scalars.
+
+    Attributes:
+      value: mean loss y.
+      value_variance: variance r of that mean.
+      slope: g·v.
+      slope_variance: Var_i(g_i·v)/n.
+      curvature: v·Bv.
+      curvature_variance: Var_i(v·H_i v)/n.
+    """
+
+    value: jax.Array
+    value_variance: jax.Array
+    slope: jax.Array
+    slope_variance: jax.Array
+    curvature: jax.Array
+    curvature_variance: jax.Array
+
+
+def directional_derivatives(
+    value_fn: ValueFn, params: PyTree, direction: PyTree, order: int = 2
+) -> tuple[jax.Array, ...]:
+    """Derivatives of every example's loss along a direction, by nested forward mode.
+
+        (ℓ_i(θ), d/dt ℓ_i(θ + t·v), d²/dt² ℓ_i(θ + t·v), …) at t = 0
+
+    Order 1 gives the slope g_i·v, order 2 the curvature v·H_i v, order 3 the third derivative
+    ∇³ℓ_i[v, v, v]. Memory is O(n) beyond one evaluation; nothing of size n·D is formed.
+
+    Args:
+      value_fn: parameters to per-example losses, shape (n,), or to a scalar.
+      params: θ.
+      direction: v, a pytree like `params`.
+      order: highest derivative, at least 0.
+
+    Returns:
+      `order + 1` arrays of shape (n,), in the dtype of the losses, in loss / (unit of t)^k.
+
+    Raises:
+      ValueError, TypeError: if `value_fn` does not return losses of shape (n,) or a scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> cube = lambda w: w**3
+      >>> [x.item() for x in directional_derivatives(cube, jnp.array([2.0]), jnp.array([1.0]), 3)]
+      [8.0, 12.0, 12.0, 6.0]
+    """
+    tangent = cast_like(direction, params)
+    losses = per_example_losses(value_fn)
+
+    def derivatives(point: PyTree, order: int) -> tuple[jax.Array, ...]:
+        if order == 0:
+            return (losses(point),)
+        # The derivatives up to order − 1 and their tangents overlap in all but the last.
+        lower, raised = jax.jvp(lambda p: derivatives(p, order - 1), (point,), (tangent,))
+        return (*lower, raised[-1])
+
+    return derivatives(params, order)
+
+
+def directional(value_fn: ValueFn, params: PyTree, direction: PyTree) -> DirectionalStatistics:
+    """Value, slope and curvature of a batch along a direction, with their sampling variances.
+
+    Args:
+      value_fn: parameters to per-example losses, shape (n,), or to a scalar.
+      params: θ.
+      direction: v, a pytree like `params`.
+
+    Returns:
+      `DirectionalStatistics`, scalars in float32 or wider.
+
+    Raises:
+      ValueError, TypeError: if `value_fn` does not return losses of shape (n,) or a scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> stats = directional(lambda w: (w - jnp.array([0.0, 2.0])) ** 2 / 2,
+      ...                     jnp.array([1.0]), jnp.array([1.0]))
+      >>> float(stats.slope), float(stats.slope_variance), float(stats.curvature)
+      (0.0, 1.0, 1.0)
+    """
+    samples = directional_derivatives(value_fn, params, direction, order=2)
+    pairs = [mean_and_variance(widen(x)) for x in samples]
+    return DirectionalStatistics(*(jnp.asarray(part) for pair in pairs for part in pair))

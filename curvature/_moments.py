@@ -1,0 +1,88 @@
+"""Mean and variance of per-example quantities, mergeable over chunks of a batch.
+
+The normalization used everywhere in mekax is stated here once. Over n examples,
+
+    variance of the batch mean = (1/n) · (1/(n − 1)) · Σ_i (x_i − mean)²,
+
+that is, the unbiased (ddof = 1) variance over examples, divided by n. One example has no
+variance: for n = 1 it is 0, so a deterministic objective is the noise-free limit of the same code.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._trees import PyTree, widen
+
+
+class Moments(NamedTuple):
+    """Sufficient statistics of a set of examples.
+
+    Attributes:
+      examples: their number n, a scalar.
+      mean: tree of means over the examples.
+      scatter: tree of Σ_i (x_i − mean)², elementwise.
+    """
+
+    examples: jax.Array
+    mean: PyTree
+    scatter: PyTree
+
+
+def moments(samples: PyTree) -> Moments:
+    """Moments of samples stacked along the leading axis of every leaf."""
+    samples = widen(samples)
+    leaves = jax.tree.leaves(samples)
+    count = jnp.asarray(leaves[0].shape[0], jnp.result_type(*leaves))
+    mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), samples)
+    scatter = jax.tree.map(lambda x, m: jnp.sum(jnp.square(x - m), axis=0), samples, mean)
+    return Moments(count, mean, scatter)
+
+
+def merge_moments(left: Moments, right: Moments) -> Moments:
+    """Moments of the union of two disjoint sets of examples, exact for any split.
+
+    With Δ = mean₂ − mean₁ and n = n₁ + n₂:
+
+        mean = mean₁ + Δ·n₂/n,    scatter = scatter₁ + scatter₂ + Δ²·n₁·n₂/n.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
+      >>> merged = merge_moments(moments(x[:1]), moments(x[1:]))
+      >>> float(merged.mean), float(merged.scatter)
+      (4.0, 38.0)
+
+    Source: Chan, Golub & LeVeque (1983), equation 2.1.
+    """
+    count = left.examples + right.examples
+    weight = right.examples / count
+    mean = jax.tree.map(lambda a, b: a + (b - a) * weight, left.mean, right.mean)
+    scatter = jax.tree.map(
+        lambda sa, sb, a, b: sa + sb + jnp.square(b - a) * left.examples * weight,
+        left.scatter,
+        right.scatter,
+        left.mean,
+        right.mean,
+    )
+    return Moments(count, mean, scatter)
+
+
+def variance_of_mean(moments: Moments) -> PyTree:
+    """Variance of the mean, scatter / (n·(n − 1)); 0 for a single example."""
+    scale = 1.0 / (moments.examples * jnp.maximum(moments.examples - 1.0, 1.0))
+    return jax.tree.map(lambda s: s * scale, moments.scatter)
+
+
+def mean_and_variance(samples: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Batch mean of samples of shape (n, …) and the variance of that mean.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mean, variance = mean_and_variance(jnp.array([1.0, 3.0]))
+      >>> float(mean), float(variance)
+      (2.0, 1.0)
+    """
+    summary = moments(samples)
+    return summary.mean, variance_of_mean(summary)

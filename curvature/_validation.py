@@ -1,0 +1,57 @@
+"""What a value function and parameters must be, checked while tracing, at no run-time cost."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ._trees import PyTree
+
+ValueFn = Callable[[PyTree], jax.Array]
+
+
+def check_params(params: PyTree) -> None:
+    """Raise unless `params` has at least one leaf and all leaves are real and floating."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError(
+            "mekax: expected params with at least one floating-point array, got an empty pytree. "
+            "Pass the parameters of the model, the same pytree to init and to update."
+        )
+    for path, leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            name = jax.tree_util.keystr(path) or "the only leaf"
+            raise TypeError(
+                f"mekax: expected params whose leaves are all real floating-point arrays, got "
+                f"dtype {dtype} at {name}. Keep counters and keys outside the params "
+                f"(or set their leaves to None), and split complex parameters into real and "
+                f"imaginary parts."
+            )
+
+
+def per_example_losses(value_fn: ValueFn) -> ValueFn:
+    """Wrap `value_fn` so that it returns losses of shape (n,), with the shape checked.
+
+    A scalar becomes shape (1,): a single, noise-free observation.
+    """
+
+    def losses(params: PyTree) -> jax.Array:
+        values = value_fn(params)
+        shape, dtype = jnp.shape(values), jnp.result_type(values)
+        if len(shape) > 1 or 0 in shape:
+            raise ValueError(
+                f"mekax: expected value_fn(params) to return one loss per example, shape (batch,) "
+                f"with batch >= 1, or a scalar for a noise-free objective; got shape {shape}. "
+                f"Reduce all axes but the batch, for example losses.mean(axis=-1)."
+            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"mekax: expected value_fn(params) to return real floating-point losses, got dtype "
+                f"{dtype}. Return the losses themselves rather than counts or labels."
+            )
+        # Vectors pass untouched: a wrapper around them would hide from XLA that the caller's own
+        # gradient is the same expression, and the gradient would be computed twice.
+        return values if shape else jnp.reshape(values, (1,))
+
+    return losses
