@@ -1,0 +1,31 @@
+"""Gradient transformations: what we do about what we know."""
+
+from ._acquisitions import (
+    expected_decrease,
+    expected_improvement,
+    improvement_threshold,
+    log_expected_improvement,
+    probability_of_improvement,
+)
+from ._adameka import adameka
+from ._expected_improvement import scale_by_expected_improvement
+from ._kalman_filter import scale_by_kalman_filter
+from ._line_model import LineModel
+from ._meka import meka
+from ._metrics import metrics
+from ._warm_start import warm_start
+
+__all__ = [
+    "LineModel",
+    "adameka",
+    "expected_decrease",
+    "expected_improvement",
+    "improvement_threshold",
+    "log_expected_improvement",
+    "meka",
+    "metrics",
+    "probability_of_improvement",
+    "scale_by_expected_improvement",
+    "scale_by_kalman_filter",
+    "warm_start",
+]

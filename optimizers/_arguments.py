@@ -1,0 +1,23 @@
+from typing import Any
+
+from ..curvature import ValueFn
+
+
+def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueFn:
+    """Return `value_fn`, or raise an error that shows the line to write if it is missing."""
+    missing = [
+        label for label, value in (("params", params), ("value_fn", value_fn)) if value is None
+    ]
+    if missing:
+        raise ValueError(
+            f"mekax: {name} expected update(updates, state, params, value_fn=value_fn), got no "
+            f"{' and no '.join(missing)}. Write, for example:\n"
+            "    value_fn = lambda p: losses(p, batch)  # params -> per-example losses, (batch,)\n"
+            "    updates, state = tx.update(grads, state, params, value_fn=value_fn)"
+        )
+    if value_fn is None or not callable(value_fn):
+        raise TypeError(
+            f"mekax: {name} expected value_fn to be a function from params to per-example losses, "
+            f"got {type(value_fn).__name__}. Pass the function itself, not its value."
+        )
+    return value_fn

@@ -1,0 +1,199 @@
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..curvature import (
+    BatchStatistics,
+    Covariance,
+    GradientBelief,
+    ValueFn,
+    cast_like,
+    check_covariance,
+    check_params,
+    correct_gradient,
+    dot,
+    exact,
+    predict_gradient,
+    quadratic_form,
+    size,
+    sketched,
+    widen,
+    zero_variance,
+)
+from ._arguments import require_value_fn
+from ._ema import debias, update_ema
+from ._finite import all_finite, select
+
+Statistics = Literal["sketched", "exact"]
+PyTree = Any
+
+
+class KalmanFilterState(NamedTuple):
+    """State of the gradient filter.
+
+    Attributes:
+      count: steps filtered, int32.
+      skipped: steps refused because something measured was not finite, int32.
+      params: parameters at the last filtered step; the next displacement starts there.
+      belief: N(m, P) at these parameters; m like the parameters in float32 or wider, P in the
+        structure of the covariance.
+      noise: moving average of the gradient variance Σ, uncorrected, in the structure of P.
+      gain: K of the last step, in the structure of P.
+    """
+
+    count: jax.Array
+    skipped: jax.Array
+    params: PyTree
+    belief: GradientBelief
+    noise: PyTree
+    gain: PyTree
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Scalars for `mekax.optimizers.metrics`, where they are explained."""
+        mean, variance = self.belief
+        ones = jax.tree.map(jnp.ones_like, mean)
+        trace = quadratic_form(variance, ones)
+        limits = jnp.finfo(trace.dtype)
+        snr = dot(mean, mean) / jnp.maximum(trace, limits.tiny)
+        return {
+            "gain": quadratic_form(self.gain, ones) / size(mean),
+            "gradient_snr": jnp.minimum(snr, limits.max),
+            "skipped": self.skipped,
+        }
+
+
+class GradientFilter(NamedTuple):
+    """The filter as functions that also return what they measured; see `gradient_filter`."""
+
+    init: Any
+    update: Any
+    decay: float
+
+
+def gradient_filter(
+    statistics: Statistics, covariance: Covariance, decay: float, seed: int
+) -> GradientFilter:
+    """Build the gradient filter; its `update` returns the new state and the batch statistics."""
+    check_covariance(covariance)
+    if statistics not in get_args(Statistics):
+        raise ValueError(
+            f"mekax: statistics must be 'sketched' or 'exact', got {statistics!r}. Pass 'sketched' "
+            "for any value_fn, 'exact' for one made by mekax.curvature.per_example."
+        )
+    if not 0 <= decay < 1:
+        raise ValueError(
+            f"mekax: expected decay to be at least 0 and below 1, got {decay}. Pass 0 for no "
+            "smoothing of the variances, 0.99 for an average over about 100 steps."
+        )
+
+    def init(params: PyTree) -> KalmanFilterState:
+        check_params(params)
+        zeros = widen(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(p)), params))
+        variance = zero_variance(params, covariance)
+        counter = jnp.zeros((), jnp.int32)
+        return KalmanFilterState(
+            count=counter,
+            skipped=counter,
+            params=cast_like(zeros, params),
+            belief=GradientBelief(zeros, variance),
+            noise=variance,
+            gain=jax.tree.map(jnp.ones_like, variance),
+        )
+
+    def measure(
+        value_fn: ValueFn, params: PyTree, displacement: PyTree, step: jax.Array
+    ) -> BatchStatistics:
+        if statistics == "exact":
+            return exact(value_fn, params, displacement, covariance)  # pyright: ignore[reportArgumentType]
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return sketched(value_fn, params, displacement, key, covariance)
+
+    def update(
+        gradient: PyTree, state: KalmanFilterState, params: PyTree, value_fn: ValueFn
+    ) -> tuple[KalmanFilterState, BatchStatistics, jax.Array]:
+        first = state.count == 0
+        gradient = widen(gradient)
+        displacement = displacement_from(state.params, params, first)
+        stats = measure(value_fn, params, displacement, state.count + state.skipped)
+        count = state.count + 1
+        noise = update_ema(state.noise, stats.gradient_variance, decay)
+        smooth_noise = debias(noise, decay, count)
+        predicted = predict_gradient(state.belief, stats.product, stats.product_variance)
+        belief, gain = correct_gradient(predicted, gradient, smooth_noise)
+        belief = select(first, GradientBelief(gradient, smooth_noise), belief)
+        gain = select(first, jax.tree.map(jnp.ones_like, gain), gain)
+        finite = all_finite((gradient, stats))
+        new_state = KalmanFilterState(count, state.skipped, params, belief, noise, gain)
+        old_state = state._replace(skipped=state.skipped + 1)
+        return select(finite, new_state, old_state), stats, finite
+
+    return GradientFilter(init, update, decay)
+
+
+def displacement_from(previous: PyTree, params: PyTree, first: jax.Array) -> PyTree:
+    """Displacement δ = θ_t − θ_{t−1} in float32 or wider, zero at the first step."""
+    return jax.tree.map(
+        lambda old, new: jnp.where(first, 0, new - old), widen(previous), widen(params)
+    )
+
+
+def scale_by_kalman_filter(
+    statistics: Statistics = "sketched",
+    covariance: Covariance = "scalar",
+    decay: float = 0.99,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Replace the gradient by the mean of a Kalman filter that follows it along the path.
+
+        predict   m⁻ = m + Bδ,   P⁻ = P + Q         δ: the displacement actually made
+        correct   K = P⁻/(P⁻ + Σ),   m = (1 − K) m⁻ + K g,   P = (1 − K)² P⁻ + K² Σ
+
+    Past gradients are transported to the current parameters by Hessian-vector products, so the
+    average over steps is not stale, and the gain follows from the measured noise. On a quadratic
+    whose Hessian is the same for all examples, m averages all gradients seen: P_t = Σ/(t + 1).
+    Put any Optax transformation after it.
+
+    A step at which the gradient or a statistic is not finite leaves the belief as it was and
+    returns its mean, the gradient believed at the last good point; it is counted in `skipped`.
+
+    Args:
+      statistics: `"sketched"` for any `value_fn`; `"exact"` for one made by
+        `mekax.curvature.per_example`.
+      covariance: structure of P, Q and Σ: `"scalar"` (the published choice), `"per_leaf"` or
+        `"diagonal"`.
+      decay: of the bias-corrected moving average that smooths Σ.
+      seed: of the ±1 probes of the sketched statistics; the same seed gives the same run.
+
+    Returns:
+      A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
+      the per-example losses of the current batch, shape (n,), or to a scalar (noise-free).
+
+    Raises:
+      ValueError, TypeError: for unknown options, missing arguments, parameters that are not real
+        floating-point arrays, losses of a wrong shape; each message says what to do.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from mekax.optimizers import scale_by_kalman_filter
+      >>> tx = optax.chain(scale_by_kalman_filter(), optax.scale_by_learning_rate(0.1))
+      >>> params = jnp.array([1.0])
+      >>> state = tx.init(params)
+      >>> value_fn = lambda w: 0.5 * (w - jnp.array([-1.0, 1.0])) ** 2
+      >>> grads = jax.grad(lambda w: value_fn(w).mean())(params)
+      >>> updates, state = tx.update(grads, state, params, value_fn=value_fn)
+      >>> round(float(updates[0]), 6)
+      -0.1
+
+    Source: Chen et al. (2020), arXiv 2011.04803, section 3.
+    """
+    filtering = gradient_filter(statistics, covariance, decay, seed)
+
+    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+        del extra_args
+        value_fn = require_value_fn("scale_by_kalman_filter", params, value_fn)
+        state, _, _ = filtering.update(updates, state, params, value_fn)
+        return cast_like(state.belief.mean, updates), state
+
+    return optax.GradientTransformationExtraArgs(filtering.init, update_fn)

@@ -1,0 +1,79 @@
+from typing import Any
+
+import jax
+import optax
+
+from ..curvature import Covariance
+from ._acquisitions import Acquisition, AcquisitionName
+from ._expected_improvement import step_rule
+from ._kalman_filter import Statistics, gradient_filter
+from ._mask import masked
+from ._self_tuning import Preconditioner, self_tuning
+
+
+def meka(
+    acquisition: AcquisitionName | Acquisition = "expected_improvement",
+    statistics: Statistics = "sketched",
+    covariance: Covariance = "scalar",
+    calibrate: bool = True,
+    max_step_size: jax.typing.ArrayLike | None = None,
+    mask: Any = None,
+    decay: float = 0.99,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Self-tuning descent: Kalman-filtered gradient, step size by expected improvement.
+
+        d = −m,    α = argmax over (0, α_tr] of E[max(−Δ(α), 0)],    θ ← θ + α d
+
+    The mean m of the gradient filter (`scale_by_kalman_filter`) is the direction, the step rule
+    (`scale_by_expected_improvement`) its length; they share beliefs and measurements, so the
+    slope is the filter's, −d·m, and its variance the filter's share K·Var_i(g_i·d)/n of the
+    batch's. There is no learning rate. `acquisition="probability_of_improvement"` with
+    `calibrate=False` is the published rule.
+
+    Args:
+      acquisition: `"expected_improvement"`, `"probability_of_improvement"`,
+        `"expected_decrease"`, or a callable such as `improvement_threshold(0.9)`.
+      statistics: `"sketched"` for any `value_fn`; `"exact"` for one made by
+        `mekax.curvature.per_example`.
+      covariance: of the filter, `"scalar"`, `"per_leaf"` or `"diagonal"`.
+      calibrate: adapt the trust interval to what steps turn out to do.
+      max_step_size: cap on α, or None; may be an array.
+      mask: prefix of the parameters with boolean leaves, or a function from parameters to one;
+        leaves where it is False are held fixed. None trains all.
+      decay: of the bias-corrected moving averages that smooth the variances of gradient and loss.
+      seed: of the ±1 probes of the sketched statistics; the same seed gives the same run.
+
+    Returns:
+      A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
+      the per-example losses of the current batch, shape (n,), or to a scalar (noise-free). Its
+      updates are final: apply them as they are. `metrics(state)` reads its gauges.
+
+    Raises:
+      ValueError, TypeError: for unknown options, missing arguments, parameters that are not real
+        floating-point arrays, losses of a wrong shape; each message says what to do.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from mekax.optimizers import meka
+      >>> tx = meka()
+      >>> params = {"w": jnp.array([1.0, -1.0])}
+      >>> state = tx.init(params)
+      >>> value_fn = lambda p: jnp.sum(jnp.array([[1.0, 10.0]]) * p["w"] ** 2, axis=1)
+      >>> for _ in range(100):
+      ...     grads = jax.grad(lambda p: value_fn(p).mean())(params)
+      ...     updates, state = tx.update(grads, state, params, value_fn=value_fn)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(value_fn(params)[0] < 1e-6)
+      True
+
+    Source: Chen et al. (2020), arXiv 2011.04803.
+    """
+    identity = Preconditioner(
+        init=lambda params: (),
+        update=lambda state, gradient, count: (),
+        apply=lambda state, mean, count: mean,
+    )
+    filtering = gradient_filter(statistics, covariance, decay, seed)
+    rule = step_rule(acquisition, calibrate, max_step_size, decay)
+    return masked(self_tuning("meka", filtering, identity, rule), mask)

@@ -1,0 +1,58 @@
+from typing import Any
+
+import jax
+
+
+def metrics(state: Any) -> dict[str, jax.Array]:
+    """Read what the optimizer knows out of its state, however deep it is nested.
+
+    Works on the state of any transformation that contains one of ours, under `jit` as well;
+    costs a few scalar operations and a norm. Keys, by what is present:
+
+    | key                | meaning                                                             |
+    |--------------------|---------------------------------------------------------------------|
+    | `step_size`        | α of the last step: updates = −α · direction                        |
+    | `step_size_std`    | standard deviation of the Newton step a/h, from slope and curvature |
+    | `slope`            | a/‖d‖, descent believed per unit length                             |
+    | `slope_std`        | its standard deviation                                              |
+    | `curvature`        | h/‖d‖² = v·Bv along the unit direction                              |
+    | `curvature_std`    | its standard deviation                                              |
+    | `snr`              | slope² over its variance                                            |
+    | `trust`            | c: the end of the trust interval in Newton steps                    |
+    | `calibration`      | part of the claimed slope that fresh batches confirm, smoothed      |
+    | `loss_mean`        | u, filtered loss of the objective                                   |
+    | `loss_std`         | √s, its standard deviation                                          |
+    | `predicted_change` | mean change of the loss that the last step promises                 |
+    | `realized_change`  | change of the filtered loss over the step before                    |
+    | `skipped`          | steps refused because something measured was not finite             |
+    | `gain`             | K, averaged over the parameters: weight of the newest gradient      |
+    | `gradient_snr`     | ‖m‖² / tr P                                                         |
+    | `phase`            | 0 in the fixed phase of `warm_start`, 1 when adaptive               |
+
+    Args:
+      state: optimizer state, a pytree; also that of `optax.chain`, `inject_hyperparams`, ….
+
+    Returns:
+      Scalars by name; empty if the state holds none of our transformations. A variance of 0
+      makes a ratio very large, never infinite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mekax.optimizers import meka, metrics
+      >>> params, value_fn = jnp.array([2.0]), lambda w: jnp.sum(w**2)
+      >>> tx = meka()
+      >>> _, state = tx.update(2 * params, tx.init(params), params, value_fn=value_fn)
+      >>> round(float(metrics(state)["step_size"]), 2), float(metrics(state)["curvature"])
+      (0.5, 2.0)
+    """
+    found: dict[str, jax.Array] = {}
+    nodes = [state]
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "metrics"):
+            found |= node.metrics()
+        if isinstance(node, dict):
+            nodes += node.values()
+        elif isinstance(node, (tuple, list)):
+            nodes += node
+    return found

@@ -1,0 +1,74 @@
+"""Bad input: each message says what was expected, what came and what to do."""
+
+import jax.numpy as jnp
+import pytest
+from mekax.optimizers import (
+    adameka,
+    meka,
+    scale_by_expected_improvement,
+    scale_by_kalman_filter,
+    warm_start,
+)
+
+MAKERS = [
+    meka,
+    adameka,
+    scale_by_kalman_filter,
+    scale_by_expected_improvement,
+    lambda: warm_start(0.1, 2, meka()),
+]
+
+
+@pytest.fixture(params=MAKERS, ids=["meka", "adameka", "kalman", "improvement", "warm_start"])
+def tx(request):
+    return request.param()
+
+
+def test_missing_arguments_show_the_line_to_write(tx):
+    params = jnp.ones(2)
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"(?s)no value_fn.*value_fn=value_fn"):
+        tx.update(params, state, params)
+    with pytest.raises(ValueError, match="no params"):
+        tx.update(params, state, value_fn=lambda p: jnp.sum(p**2))
+    with pytest.raises(ValueError, match="no params and no value_fn"):
+        tx.update(params, state)
+
+
+def test_a_value_instead_of_a_function_is_named(tx):
+    params = jnp.ones(2)
+    with pytest.raises(TypeError, match="got ArrayImpl|got float"):
+        tx.update(params, tx.init(params), params, value_fn=3.0)
+
+
+def test_wrong_shapes_of_losses_are_named(tx):
+    params = jnp.ones(2)
+    with pytest.raises(ValueError, match=r"got shape \(2, 2\)"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: p[:, None] * p[None])
+    with pytest.raises(TypeError, match="got dtype int32"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.ones(3, jnp.int32))
+
+
+def test_parameters_are_checked_at_init(tx):
+    with pytest.raises(ValueError, match="empty pytree"):
+        tx.init({})
+    with pytest.raises(TypeError, match=r"int32 at \['n'\]"):
+        tx.init({"w": jnp.ones(2), "n": jnp.ones(2, jnp.int32)})
+
+
+def test_exact_statistics_ask_for_per_example():
+    tx = meka(statistics="exact")
+    params = jnp.ones(2)
+    with pytest.raises(TypeError, match="per_example"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: p)
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_unknown_acquisition(make):
+    with pytest.raises(ValueError, match="expected_decrease"):
+        make(acquisition="ei")
+
+
+def test_unknown_extras_are_swallowed(tx):
+    params = jnp.ones(2)
+    tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2), loss_scale=3)

@@ -1,0 +1,193 @@
+"""The rule on scalars: what it does with the extremes, and how the trust closes its loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from mekax.optimizers import (
+    adameka,
+    improvement_threshold,
+    meka,
+    metrics,
+    scale_by_expected_improvement,
+)
+
+
+def minimize(tx, f, params, steps):
+    tx = optax.with_extra_args_support(tx)
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(lambda p: jnp.mean(f(p)))(params)
+        updates, state = tx.update(grads, state, params, value_fn=f)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params, state
+
+
+TARGETS = {
+    "parabola": (lambda p: jnp.sum(p**2), jnp.array([1.0, -3.0]), jnp.zeros(2), 100),
+    "rosenbrock": (
+        lambda p: jnp.sum(100.0 * (p[1:] - p[:-1] ** 2) ** 2 + (1.0 - p[:-1]) ** 2),
+        jnp.array([0.0, 0.0]),
+        jnp.ones(2),
+        4000,
+    ),
+    "shifted": (
+        lambda p: jnp.sum((p - jnp.array([[1.0, 2.0], [-1.0, 0.5]])) ** 2),
+        jnp.zeros((2, 2)),
+        jnp.array([[1.0, 2.0], [-1.0, 0.5]]),
+        100,
+    ),
+    "tuple": (
+        lambda p: jnp.sum(p[0] ** 2) + jnp.sum((p[1] - 1.0) ** 2),
+        (jnp.array([2.0]), jnp.zeros((2, 2))),
+        (jnp.zeros(1), jnp.ones((2, 2))),
+        100,
+    ),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        meka,
+        adameka,
+        lambda: optax.chain(optax.scale_by_adam(), scale_by_expected_improvement()),
+        lambda: optax.chain(optax.trace(0.9), scale_by_expected_improvement()),
+    ],
+    ids=["meka", "adameka", "adam", "momentum"],
+)
+def test_deterministic_targets_are_reached(make, target):
+    f, start, solution, steps = TARGETS[target]
+    params, _ = minimize(make(), f, start, steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-2), params, solution)
+
+
+@pytest.mark.parametrize(
+    "acquisition",
+    ["expected_improvement", "probability_of_improvement", "expected_decrease"],
+)
+def test_noise_free_quadratic_is_solved_by_one_newton_step(acquisition):
+    params, state = minimize(meka(acquisition), lambda p: 3 * jnp.sum(p**2), jnp.array([2.0]), 1)
+    if acquisition == "probability_of_improvement":
+        # Any decrease is certain without noise, so every step up to 2a/h is as good.
+        assert abs(float(params[0])) <= 2.0
+    else:
+        assert abs(float(params[0])) < 3e-3
+        assert float(metrics(state)["step_size"]) == pytest.approx(1 / 6, rel=1e-3)
+
+
+def test_negative_curvature_gives_a_finite_descending_step():
+    f = lambda p: jnp.cos(p[0]) + 0.5 * p[1] ** 2  # noqa: E731
+    start = jnp.array([0.01, 0.0])  # next to the maximum of the cosine
+    for make in (meka, adameka, lambda: meka(improvement_threshold(0.9), calibrate=False)):
+        one, state = minimize(make(), f, start, 1)
+        assert float(metrics(state)["curvature"]) < 0
+        assert float(f(one)) < float(f(start))
+        final, _ = minimize(make(), f, start, 150)
+        assert float(f(final)) < -0.9
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_zero_gradients_make_no_step(make):
+    params, state = minimize(make(), lambda p: 0.0 * jnp.sum(p**2) + 1.0, jnp.ones(3), 3)
+    assert params.tolist() == [1.0, 1.0, 1.0]
+    assert int(metrics(state)["skipped"]) == 0
+    assert all(np.isfinite(float(x)) for x in metrics(state).values())
+
+
+def test_linear_and_unbounded_losses_stay_finite():
+    params, state = minimize(meka(), lambda p: jnp.sum(p), jnp.ones(3), 20)
+    assert np.all(np.isfinite(params))
+    assert np.all(params < 0)
+    assert int(metrics(state)["skipped"]) == 0
+
+
+def test_step_size_cap_holds():
+    _, state = minimize(meka(max_step_size=0.01), lambda p: jnp.sum(p**2), jnp.ones(3), 5)
+    assert float(metrics(state)["step_size"]) == pytest.approx(0.01, rel=1e-5)
+
+
+def noisy_steps(calibrate, steps=300):
+    """Gradients that are almost all noise: an honest rule must learn to distrust its slope."""
+    rng = np.random.default_rng(0)
+    noise = jnp.asarray(rng.normal(size=(steps, 8, 20)), jnp.float32)
+    tx = optax.chain(scale_by_expected_improvement(calibrate=calibrate))
+
+    def step(carry, xi):
+        params, state = carry
+
+        def value_fn(p):
+            return 0.5 * jnp.sum((p - xi) ** 2, axis=1)
+
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        params = optax.apply_updates(params, updates)
+        return (params, state), jnp.sum(params**2)
+
+    params = jnp.zeros(20)
+    (_, state), excess = jax.lax.scan(step, (params, tx.init(params)), noise)
+    return np.asarray(excess), metrics(state[0])
+
+
+def test_trust_falls_where_slopes_are_noise():
+    """At the optimum of a noisy quadratic the plain step rule jumps about; the loop calms it."""
+    wild, _ = noisy_steps(calibrate=False)
+    calm, gauges = noisy_steps(calibrate=True)
+    assert float(gauges["trust"]) < 0.2
+    assert abs(float(gauges["calibration"])) < 0.5
+    assert np.mean(calm[-50:]) < 0.2 * np.mean(wild[-50:])
+
+
+def test_steps_of_others_do_not_move_the_trust():
+    tx = meka()
+    params = jnp.array([4.0])
+    state = tx.init(params)
+    for _ in range(5):
+        _, state = tx.update(2 * params, state, params, value_fn=lambda p: jnp.sum(p**2))
+        params = params - 0.01 * 2 * params  # far shorter than the steps proposed
+    assert float(metrics(state)["trust"]) == 1.0
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_a_bad_batch_is_skipped_and_left_behind(make):
+    tx = make()
+    params = jnp.array([1.0, -2.0])
+    state = tx.init(params)
+
+    def advance(params, state, scale):
+        f = lambda p: scale * jnp.sum(jnp.array([1.0, 5.0]) * p**2) * jnp.ones(4)  # noqa: E731
+        grads = jax.grad(lambda p: f(p).mean())(params)
+        updates, state = tx.update(grads, state, params, value_fn=f)
+        return optax.apply_updates(params, updates), state
+
+    points = [params]
+    for scale in (1.0, 1.0, jnp.nan, jnp.inf):
+        params, state = advance(params, state, scale)
+        points.append(params)
+    # Back to the last point at which all was well, and no farther.
+    np.testing.assert_allclose(points[3], points[1], rtol=1e-6)
+    np.testing.assert_array_equal(points[4], points[3])
+    assert int(metrics(state)["skipped"]) == 2
+    for _ in range(60):
+        params, state = advance(params, state, 1.0)
+    assert float(jnp.sum(params**2)) < 1e-3
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.tree.map(np.asarray, state)))
+
+
+@pytest.mark.parametrize("make", [meka, adameka])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_scaling_the_loss_changes_nothing(make, scale, regression, train):
+    losses, params, batches = regression
+    batches = jax.tree.map(lambda x: x[:30], batches)
+    reference, _, _ = train(make(), losses, params, batches)
+    scaled, _, _ = train(make(), lambda p, b: scale * losses(p, b), params, batches)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02), reference, scaled
+    )
