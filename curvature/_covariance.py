@@ -57,6 +57,9 @@ def reduce_diagonal(diagonal: PyTree, covariance: Covariance) -> PyTree:
 
 def zero_variance(params: PyTree, covariance: Covariance) -> PyTree:
     """Build the zero variance of the given structure, in float32 or wider."""
+    if covariance == "scalar":
+        leaves = jax.tree.leaves(params)
+        return jnp.zeros((), jnp.result_type(jnp.float32, *map(jnp.result_type, leaves)))
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(jnp.float32, leaf)), params
     )

@@ -13,7 +13,8 @@ ValueFn = Callable[[PyTree], jax.Array]
 def check_params(params: PyTree) -> None:
     """Raise unless `params` has at least one leaf and all leaves are real and floating."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    if not leaves:
+    # Optax probes the structure of states with a leafless placeholder of its own type.
+    if not leaves and isinstance(params, dict | list | tuple | None):
         raise ValueError(
             "mekax: expected params with at least one floating-point array, got an empty pytree. "
             "Pass the parameters of the model, the same pytree to init and to update."

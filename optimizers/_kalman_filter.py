@@ -82,7 +82,7 @@ def gradient_filter(
             f"mekax: statistics must be 'sketched' or 'exact', got {statistics!r}. Pass 'sketched' "
             "for any value_fn, 'exact' for one made by mekax.curvature.per_example."
         )
-    if not 0 <= decay < 1:
+    if isinstance(decay, float | int) and not 0 <= decay < 1:
         raise ValueError(
             f"mekax: expected decay to be at least 0 and below 1, got {decay}. Pass 0 for no "
             "smoothing of the variances, 0.99 for an average over about 100 steps."

@@ -19,15 +19,17 @@ from ._maximize import maximize_on_interval
 _CURVATURE_DECAY = 0.9
 _CALIBRATION_DECAY = 0.95
 _TRUST_RATE = 0.05
+_TRUST_START = 2.0  # the first lessons count as 2/(their number + 1) until that is below the rate
 _TRUST_LIMITS = (0.01, 3.0)
 _TOLERANCE = 0.1  # relative deviation of the length moved up to which a step counts as ours
 
 
 class StepRuleState(NamedTuple):
-    """State of the step rule: scalars only, float32 or wider, and two counters.
+    """State of the step rule: scalars only, float32 or wider, and counters.
 
     Attributes:
       count: steps measured, int32.
+      lessons: steps from which the trust was adapted, int32.
       skipped: steps refused because something measured was not finite, int32.
       value: N(u, s), filtered loss.
       value_noise: moving average of r, uncorrected.
@@ -42,6 +44,7 @@ class StepRuleState(NamedTuple):
     """
 
     count: jax.Array
+    lessons: jax.Array
     skipped: jax.Array
     value: ValueBelief
     value_noise: jax.Array
@@ -88,6 +91,7 @@ def init_step_rule(dtype: jnp.dtype) -> StepRuleState:
     counter = jnp.zeros((), jnp.int32)
     return StepRuleState(
         count=counter,
+        lessons=counter,
         skipped=counter,
         value=ValueBelief(zero, zero),
         value_noise=zero,
@@ -142,7 +146,7 @@ def choose_length(
     ahead: Ahead,
     limit: jax.Array,
     acquisition: Acquisition,
-    calibrate: bool,
+    calibrate: jax.typing.ArrayLike,
     decay: float,
 ) -> StepRuleState:
     """Update the value filter and the trust, and choose how far to go.
@@ -152,10 +156,11 @@ def choose_length(
     trust closes the loop on the slope after the step, which one fresh batch measures without
     bias: at a line minimum it is 0, and
 
-        log c ← log c − η clip(s, −1, 1),    s = (g·δ) / |m·δ|,
+        log c ← log c − η_k clip(s, −1, 1),    s = (g·δ) / |m·δ|,    η_k = max(2/(k + 2), 0.05),
 
-    where m·δ is the slope that was claimed before the step. Slope and curvature errors are
-    corrected together: over-promised descent, stale curvature, a loss that is not quadratic.
+    where m·δ is the slope that was claimed before the step and k counts such lessons. Errors of
+    slope and curvature are corrected together: over-promised descent, stale curvature, a loss
+    that is not quadratic.
 
     Args:
       state: of the previous step.
@@ -196,8 +201,10 @@ def choose_length(
     scale = jnp.where(claimed > 0, claimed, 1)
     surplus = jnp.clip(seen.slope / scale, -1, 1)
     low, high = (jnp.log(jnp.asarray(x, noise.dtype)) for x in _TRUST_LIMITS)
-    log_trust = jnp.where(ours, state.log_trust - _TRUST_RATE * surplus, state.log_trust)
-    log_trust = jnp.clip(log_trust, low, high) if calibrate else high
+    lessons = state.lessons + ours
+    rate = jnp.maximum(_TRUST_RATE, _TRUST_START / (lessons + 2))
+    log_trust = jnp.where(ours, state.log_trust - rate * surplus, state.log_trust)
+    log_trust = jnp.where(calibrate, jnp.clip(log_trust, low, high), high)
     present = jnp.clip((seen.curvature - seen.slope) / scale, -10, 10)
     calibration = jnp.where(
         ours, update_ema(state.calibration, present, _CALIBRATION_DECAY), state.calibration
@@ -220,6 +227,7 @@ def choose_length(
     length = maximize_on_interval(lambda x: acquisition(model, x), reach)
     return StepRuleState(
         count=count,
+        lessons=lessons,
         skipped=state.skipped,
         value=value,
         value_noise=value_noise,

@@ -33,11 +33,11 @@ def _train(tx, value_fn, params, batches):
 
 @pytest.fixture
 def regression():
-    """Noisy logistic regression: per-example losses, parameters, 60 stacked batches of 16."""
+    """Noisy logistic regression: per-example losses, parameters, 60 stacked batches of 64."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=6)
-    x = rng.normal(size=(60, 16, 6)).astype(np.float32)
-    y = (x @ truth + rng.normal(size=(60, 16)) > 0).astype(np.float32)
+    x = rng.normal(size=(60, 64, 6)).astype(np.float32)
+    y = (x @ truth + rng.normal(size=(60, 64)) > 0).astype(np.float32)
 
     def losses(params, batch):
         x, y = batch

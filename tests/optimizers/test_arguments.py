@@ -37,7 +37,7 @@ def test_missing_arguments_show_the_line_to_write(tx):
 
 def test_a_value_instead_of_a_function_is_named(tx):
     params = jnp.ones(2)
-    with pytest.raises(TypeError, match="got ArrayImpl|got float"):
+    with pytest.raises(TypeError, match="got float"):
         tx.update(params, tx.init(params), params, value_fn=3.0)
 
 

@@ -32,7 +32,7 @@ def losses(params, batch):
     return jnp.sum(jnp.square(params["w"] * batch + params["b"]), axis=-1)
 
 
-PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5), "none": None}
+PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5, jnp.float32), "none": None}
 BATCH = jnp.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.1]])
 
 

@@ -56,7 +56,7 @@ def test_works_along_any_direction(regression, train):
     tx = optax.chain(scale_by_kalman_filter(), warm_start(0.1, 5, scale_by_expected_improvement()))
     _, state, values = train(tx, losses, params, batches)
     assert np.all(np.isfinite(values))
-    assert np.mean(values[-20:]) < 0.6 * values[0]
+    assert np.mean(values[-20:]) < 0.9 * values[0]
     assert set(metrics(state)) >= {"phase", "gain", "step_size"}
 
 
