@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
 from ._moments import mean_and_variance
+from ._probes import rademacher_like
 from ._products import gradient_and_product
 from ._trees import PyTree, cast_like, size, widen
 from ._validation import ValueFn, per_example_losses
@@ -78,14 +79,7 @@ def sketched(
 def _probe_parameters(losses_fn, params, tangent, key, covariance):
     """Scalar variances from one nested forward pass along the displacement and a ±1 probe."""
     del covariance
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    probe = structure.unflatten(
-        [
-            jax.random.rademacher(k, jnp.shape(leaf), jnp.result_type(leaf))
-            for k, leaf in zip(keys, leaves, strict=True)
-        ]
-    )
+    probe = rademacher_like(key, params)
 
     def along_probe(point):
         return jax.jvp(losses_fn, (point,), (probe,))
