@@ -1,0 +1,1 @@
+"""Test problems, comparisons, reproductions, plots and the command line."""

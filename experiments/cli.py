@@ -1,0 +1,114 @@
+"""The command line; each command checks its input before it imports anything heavy."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from . import arguments, settings
+from .errors import UsageError, unknown_name
+from .optimizer_specs import DEFAULT_RATES, RATE_FREE
+from .problems.registry import PROBLEMS
+from .reproductions import registry as reproductions
+
+INTERRUPTED = 130  # exit code of a program stopped by Ctrl-C
+FAILED = 1  # exit code where a claim does not hold
+
+
+class Group(click.Group):
+    """Shows bad input as one paragraph, with exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            click.echo(f"mekax: {error}", err=True)
+            ctx.exit(2)
+
+
+class CompareCommand(click.Command):
+    """Lets `--optimizers` take several words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, arguments.spread(args, "--optimizers", stop=PROBLEMS))
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mekax")
+def main() -> None:
+    """Learning-rate-free, Kalman-filtered optimization: comparisons and reproductions."""
+
+
+@main.command("problems")
+def problems_command() -> None:
+    """List the test problems."""
+    width = max(len(name) for name in PROBLEMS)
+    for name, entry in PROBLEMS.items():
+        click.echo(f"{name:<{width}}  {entry.description}")
+
+
+@main.command(
+    cls=CompareCommand,
+    epilog=f"Optimizers: {', '.join(RATE_FREE)}, which need no learning rate, and the baselines "
+    f"{', '.join(DEFAULT_RATES)}, whose rate follows a colon, for example adam:1e-3.",
+)
+@click.argument("problems", metavar="[PROBLEM]...", nargs=-1)
+@click.option(
+    "--optimizers",
+    multiple=True,
+    metavar="NAME...",
+    help=f"What to compare [default: {' '.join(settings.DEFAULT_OPTIMIZERS)}].",
+)
+@click.option("--epochs", metavar="N", help="Passes over the data [default: the problem's].")
+@click.option("--seconds", metavar="S", help="Training time of each run, instead of --epochs.")
+@click.option("--batch-size", metavar="N", help="Examples per step [default: the problem's].")
+@click.option("--seeds", metavar="K", default="1", show_default=True, help="Repetitions.")
+@click.option("--tune", is_flag=True, help="Sweep the learning rates of the baselines.")
+@click.option("--data-dir", metavar="DIR", help="Prepared datasets [default: $TFDS_DATA_DIR].")
+@click.option("--out", metavar="DIR", help="Results and figures [default: results/PROBLEM-TIME].")
+@click.pass_context
+def compare(ctx: click.Context, **options: Any) -> None:
+    """Train with several optimizers side by side [default problem: digits]."""
+    checked = settings.check(**options)
+    from .compare import compare as run
+
+    if not run(checked, _console(), sys.argv):
+        ctx.exit(INTERRUPTED)
+
+
+@main.command()
+@click.argument("names", metavar="NAME...", nargs=-1)
+@click.option("--quick", is_flag=True, help="Smaller, in seconds rather than minutes.")
+@click.option("--seeds", metavar="K", default="10", show_default=True, help="Repetitions.")
+@click.option("--out", metavar="DIR", help="Results and figures [default: results/NAME].")
+@click.pass_context
+def reproduce(
+    ctx: click.Context, names: tuple[str, ...], quick: bool, seeds: str, out: str | None
+) -> None:
+    """Recompute published or promised results, and say which claims hold."""
+    known = reproductions.REPRODUCTIONS
+    if not names:
+        listed = "; ".join(f"{name} ({entry.description})" for name, entry in known.items())
+        raise UsageError(
+            f"expected the name of at least one reproduction, got none. Known names: {listed}."
+        )
+    for name in names:
+        if name not in known:
+            raise unknown_name("a reproduction", name, known)
+    n_seeds = settings.positive_integer("--seeds", seeds)
+    names = tuple(dict.fromkeys(names))
+    folder = settings.output_folder(
+        out or reproductions.default_folder(names), *(f"{name}.json" for name in names)
+    )
+    if not reproductions.run_all(names, folder, quick, n_seeds, _console(), sys.argv):
+        ctx.exit(FAILED)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    # A log has no width of its own: keep the tables whole.
+    return console if console.is_terminal else Console(width=160)

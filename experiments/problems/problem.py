@@ -1,0 +1,59 @@
+"""What a test problem is: a small record of pure functions and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jax
+
+PyTree = Any
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a problem gets its data from.
+
+    Attributes:
+      data_dir: folder of prepared datasets, or None for the default places.
+      report: called with a line of text while something slow is going on.
+    """
+
+    data_dir: Path | None = None
+    report: Report = lambda text: None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A stochastic objective, its data and its measures of success.
+
+    Every function is pure. Randomness inside a loss comes from the key alone, so that all passes
+    over one mini-batch (values, gradient, Hessian-vector product) see one objective.
+
+    Attributes:
+      name: as in the registry.
+      init: `key -> params`.
+      loss: `(params, example, key) -> scalar`, the loss of one example.
+      losses: `(params, batch, key) -> (n,)`, the losses of a batch, often faster than `loss`
+        under `vmap`; deterministic problems ignore the key.
+      evaluate: `params -> dict of floats`: `train_loss` and `test_loss`, and whatever else there
+        is, such as `test_accuracy`.
+      data: training examples, a pytree of arrays with the examples along the leading axis.
+      batch_size: default number of examples per step.
+      epochs: default number of passes over the data.
+      evaluations: how often to evaluate during a run, at least.
+    """
+
+    name: str
+    init: Callable[[jax.Array], PyTree]
+    loss: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+    losses: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+    evaluate: Callable[[PyTree], dict[str, float]]
+    data: PyTree
+    batch_size: int
+    epochs: int
+    evaluations: int = 20

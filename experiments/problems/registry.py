@@ -1,0 +1,94 @@
+"""The names of the problems: adding one is adding a file and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import prepared_data
+from ..errors import unknown_name
+from .problem import Problem, Source
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about a problem before anything heavy is imported.
+
+    Attributes:
+      description: one line.
+      module: file in this folder that builds the problem.
+      factory: function in that file, `(name, source) -> Problem`.
+      examples: number of training examples, or None if `dataset` says.
+      dataset: name of the prepared dataset it reads, or None if it needs none.
+    """
+
+    description: str
+    module: str
+    factory: str
+    examples: int | None = None
+    dataset: str | None = None
+
+    def training_examples(self, data_dir: Path | None) -> int:
+        """Number of training examples, after checking that the data are there.
+
+        Raises:
+          UsageError: if the prepared dataset is missing or damaged.
+        """
+        if self.dataset is not None:
+            return prepared_data.find(self.dataset, data_dir).examples["train"]
+        assert self.examples is not None
+        return self.examples
+
+
+PROBLEMS = {
+    "digits": Entry(
+        "8×8 handwritten digits (built in), MLP 64-64-64-10", "digits", "mlp", examples=1438
+    ),
+    "digits-logistic": Entry(
+        "8×8 handwritten digits, logistic regression (convex)", "digits", "logistic", examples=1438
+    ),
+    "digits-cnn": Entry(
+        "8×8 handwritten digits, small GroupNorm CNN", "digits", "cnn", examples=1438
+    ),
+    "mnist": Entry("28×28 handwritten digits, MLP 784-128-128-10", "mnist", "mlp", dataset="mnist"),
+    "mnist-logistic": Entry(
+        "28×28 handwritten digits, logistic regression (convex)",
+        "mnist",
+        "logistic",
+        dataset="mnist",
+    ),
+    "mnist-cnn": Entry(
+        "28×28 handwritten digits, small GroupNorm CNN", "mnist", "cnn", dataset="mnist"
+    ),
+    "cifar10": Entry(
+        "32×32 color photographs, small GroupNorm CNN", "cifar10", "cnn", dataset="cifar10"
+    ),
+    "cifar10-mlp": Entry(
+        "32×32 color photographs, MLP 3072-128-128-10", "cifar10", "mlp", dataset="cifar10"
+    ),
+    "cifar10-logistic": Entry(
+        "32×32 color photographs, logistic regression (convex)",
+        "cifar10",
+        "logistic",
+        dataset="cifar10",
+    ),
+}
+
+
+def find(name: str) -> Entry:
+    """Look up a problem, without loading it.
+
+    Raises:
+      UsageError: if there is none of that name.
+    """
+    if name not in PROBLEMS:
+        raise unknown_name("a problem", name, PROBLEMS)
+    return PROBLEMS[name]
+
+
+def load(name: str, source: Source | None = None) -> Problem:
+    """Build the problem: read its data, make its functions."""
+    entry = find(name)
+    module = importlib.import_module(f".{entry.module}", __package__)
+    return getattr(module, entry.factory)(name, source or Source())

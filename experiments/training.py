@@ -1,0 +1,92 @@
+"""Training one problem with one optimizer: the clock, the order of the data, the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import numpy as np
+
+from .problems import Problem
+from .program import CHUNK, Carry, Program
+from .runs import Evaluation, Run
+from .schedule import Budget
+
+_CHUNK_SECONDS = 0.3  # time between looks at the clock, roughly
+
+
+def train(
+    run: Run,
+    problem: Problem,
+    program: Program,
+    budget: Budget,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Train until the budget is spent or the loss is no longer finite, recording into `run`.
+
+    The clock runs during training steps only. Interrupted, `run` holds all that was recorded.
+
+    Args:
+      run: a fresh record.
+      problem: what to minimize.
+      program: made for the problem and the kind of optimizer of `run`.
+      budget: when to stop and when to evaluate.
+      watch: called whenever `run` has grown.
+    """
+    carry = program.start(run.seed, run.spec.learning_rate)
+    examples = jax.tree.leaves(problem.data)[0].shape[0]
+    seconds = 0.0
+    _evaluate(run, problem, carry, seconds)
+    while run.status == "running":
+        watch()
+        # The first step tells how long a step takes.
+        affordable = int(_CHUNK_SECONDS * run.steps / seconds) if run.steps else 1
+        length = max(1, min(CHUNK, budget.steps_to_next_look(run.steps), affordable))
+        rows = batches(run.seed, run.steps, length, examples, program.batch_size)
+        clock = time.perf_counter()
+        carry, records = jax.block_until_ready(program.advance(carry, rows, length))
+        elapsed = time.perf_counter() - clock
+        chunk = {name: np.asarray(values)[:length] for name, values in records.items()}
+        chunk["seconds"] = seconds + elapsed * np.arange(1, length + 1) / length
+        seconds += elapsed
+        run.chunks.append(chunk)
+        if not np.isfinite(chunk["loss"]).all():
+            run.status = "diverged"
+            break
+        done = budget.is_spent(run.steps, seconds)
+        if done or budget.is_due(run.steps, seconds, run.evaluations[-1]):
+            _evaluate(run, problem, carry, seconds)
+        if done and run.status == "running":
+            run.status = "finished"
+    watch()
+
+
+def batches(seed: int, start: int, count: int, examples: int, batch_size: int) -> np.ndarray:
+    """Examples of consecutive steps; the same seed gives every optimizer the same ones.
+
+    Each epoch goes through the examples in a new order and leaves out an incomplete last batch.
+
+    Returns:
+      Integers, shape (CHUNK, batch_size), of which the first `count` rows are used.
+    """
+    per_epoch = examples // batch_size
+    rows = np.zeros((CHUNK, batch_size), np.int32)
+    for row, step in enumerate(range(start, start + count)):
+        epoch, index = divmod(step, per_epoch)
+        order = _order(seed, epoch, examples)
+        rows[row] = order[index * batch_size : (index + 1) * batch_size]
+    return rows
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, examples: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(examples)
+
+
+def _evaluate(run: Run, problem: Problem, carry: Carry, seconds: float) -> None:
+    values = problem.evaluate(carry.params)
+    run.evaluations.append(Evaluation(run.steps, seconds, values))
+    if not np.isfinite(values["train_loss"]):
+        run.status = "diverged"

@@ -1,0 +1,145 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from mekax.experiments import cli, problems
+
+# Runs every bad command line in one process, which must not import anything heavy.
+RUN_ALL = """
+import json, sys
+from mekax.experiments.cli import main
+results = []
+for words in json.load(sys.stdin):
+    import contextlib, io
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        try:
+            main(words)
+        except SystemExit as exit:
+            heavy = {"jax", "optax", "flax", "tensorflow_datasets", "matplotlib", "sklearn"}
+            results.append([exit.code, errors.getvalue(), sorted(heavy & set(sys.modules))])
+print(json.dumps(results))
+"""
+
+# A test run in the background ignores the signal, and its children inherit that.
+RUN_INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mekax.experiments.cli import main
+main()
+"""
+
+BAD = {
+    "compare mnits": "Did you mean 'mnist'",
+    "compare digits --optimizers mekka": "Did you mean 'meka'",
+    "compare mnist": "dataset_info.json",
+    "compare mnist --data-dir /nowhere": "/nowhere/mnist/<version>/dataset_info.json",
+    "compare digits --batch-size 0": "--batch-size to be a whole number",
+    "compare digits --batch-size -3": "--batch-size to be a whole number",
+    "compare digits --batch-size 1439": "at most the 1,438 training examples",
+    "compare digits --epochs 0": "--epochs to be a whole number",
+    "compare digits --epochs 1.5": "--epochs to be a whole number",
+    "compare digits --seconds 0": "--seconds to be a positive number",
+    "compare digits --seconds nan": "--seconds to be a positive number",
+    "compare digits --seeds 0": "--seeds to be a whole number",
+    "compare digits --epochs 1 --seconds 1": "got both",
+    "compare digits --optimizers adam:-1": "positive number as the learning rate",
+    "compare digits --optimizers adam:fast": "positive number as the learning rate",
+    "compare digits --optimizers meka:0.1": "without a learning rate",
+    "compare digits --optimizers meka --tune": "learning rate to tune",
+    "compare digits --out FILE": "folder that can be written to",
+    "compare digits --out USED": "without earlier results",
+    "compare digits --optimizers": "requires an argument",
+    "compare digits --sedes 1": "No such option",
+    "reproduce": "at least one reproduction",
+    "reproduce noisy-quadratik": "Did you mean 'noisy-quadratic'",
+    "reproduce noisy-quadratic --seeds none": "--seeds to be a whole number",
+    "reproduce noisy-quadratic --out USED": "without earlier results",
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "file").write_text("")
+    (folder / "used").mkdir()
+    (folder / "used" / "results.json").write_text("{}")
+    (folder / "used" / "noisy-quadratic.json").write_text("{}")
+    places = {"FILE": str(folder / "file"), "USED": str(folder / "used")}
+    lines = [[places.get(word, word) for word in line.split()] for line in BAD]
+    process = subprocess.run(
+        [sys.executable, "-c", RUN_ALL],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "TFDS_DATA_DIR": ""},
+        check=True,
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["file", "used"]
+    return dict(zip(BAD, json.loads(process.stdout), strict=True))
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input(line, outcomes):
+    code, message, heavy = outcomes[line]
+    assert code == 2
+    assert BAD[line] in message
+    assert "Traceback" not in message
+    assert not heavy
+    if message.startswith("mekax:"):
+        assert message.count("\n") == 1
+
+
+def test_problems_lists_all(mekax):
+    result = mekax("problems")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == list(problems.PROBLEMS)
+
+
+def test_help_names_the_optimizers(mekax):
+    assert "adameka" in mekax("compare", "--help").output
+
+
+def test_optimizers_take_several_words(mekax, monkeypatch):
+    seen = {}
+
+    def check(**options):
+        seen.update(options)
+        raise cli.UsageError("enough")
+
+    monkeypatch.setattr(cli.settings, "check", check)
+    mekax("compare", "--optimizers", "meka", "adam:1e-3", "mnist", "--seeds", "3")
+    assert seen["optimizers"] == ("meka", "adam:1e-3")
+    assert seen["problems"] == ("mnist",)
+    assert seen["seeds"] == "3"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_interrupt_keeps_what_is_done(tmp_path):
+    out = tmp_path / "out"
+    words = ("compare", "digits-logistic", "--optimizers", "sgd:0.1", "--seconds", "1")
+    command = [*words, "--seeds", "30", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_INTERRUPTIBLE, *command],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "seed 0: train loss" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stdout.read()
+    assert process.wait() == cli.INTERRUPTED
+    assert "Interrupted" in rest
+    content = json.loads((out / "results.json").read_text())
+    assert content["status"] == "interrupted"
+    assert [run["status"] for run in content["runs"]] in (
+        ["finished", "interrupted"],
+        ["finished"],
+    )
+    assert (out / "overview.png").exists()
