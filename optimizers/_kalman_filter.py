@@ -117,7 +117,7 @@ def gradient_filter(
         gradient = widen(gradient)
         displacement = displacement_from(state.params, params, first)
         stats = measure(value_fn, params, displacement, state.count + state.skipped)
-        count = state.count + 1
+        count = jnp.asarray(optax.safe_increment(state.count))
         noise = update_ema(state.noise, stats.gradient_variance, decay)
         smooth_noise = debias(noise, decay, count)
         predicted = predict_gradient(state.belief, stats.product, stats.product_variance)
@@ -126,7 +126,7 @@ def gradient_filter(
         gain = select(first, jax.tree.map(jnp.ones_like, gain), gain)
         finite = all_finite((gradient, stats))
         new_state = KalmanFilterState(count, state.skipped, params, belief, noise, gain)
-        old_state = state._replace(skipped=state.skipped + 1)
+        old_state = state._replace(skipped=jnp.asarray(optax.safe_increment(state.skipped)))
         return select(finite, new_state, old_state), stats, finite
 
     return GradientFilter(init, update, decay)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ..curvature import DirectionalStatistics, ValueBelief, correct_value, predict_value
 from ._acquisitions import Acquisition
@@ -175,7 +176,7 @@ def choose_length(
       The new state, whose `length` is the choice.
     """
     first = state.count == 0
-    count = state.count + 1
+    count = jnp.asarray(optax.safe_increment(state.count))
     seen = behind.seen
 
     # The loss filter.
@@ -201,7 +202,7 @@ def choose_length(
     scale = jnp.where(claimed > 0, claimed, 1)
     surplus = jnp.clip(seen.slope / scale, -1, 1)
     low, high = (jnp.log(jnp.asarray(x, noise.dtype)) for x in _TRUST_LIMITS)
-    lessons = state.lessons + ours
+    lessons = jnp.where(ours, jnp.asarray(optax.safe_increment(state.lessons)), state.lessons)
     rate = jnp.maximum(_TRUST_RATE, _TRUST_START / (lessons + 2))
     log_trust = jnp.where(ours, state.log_trust - rate * surplus, state.log_trust)
     log_trust = jnp.where(calibrate, jnp.clip(log_trust, low, high), high)
