@@ -1,7 +1,7 @@
 """What is known about f, ∇f and ∇²f·v: measurement and filtering."""
 
 from ._batch_statistics import BatchStatistics
-from ._covariance import Covariance, check_covariance, reduce_diagonal, zero_variance
+from ._covariance import Covariance
 from ._dense import (
     DenseStatistics,
     dense_gradient_filter,
@@ -10,13 +10,12 @@ from ._dense import (
 )
 from ._directional import DirectionalStatistics, directional, directional_derivatives
 from ._exact import exact
-from ._gradient_filter import GradientBelief, correct_gradient, gain, predict_gradient
+from ._gradient_filter import GradientBelief, correct_gradient, predict_gradient
 from ._moments import Moments, mean_and_variance, merge_moments, moments, variance_of_mean
 from ._per_example import PerExample, per_example
 from ._products import gradient_and_product, hvp
 from ._sketched import sketched
-from ._trees import cast_like, dot, quadratic_form, size, widen
-from ._validation import ValueFn, check_params, per_example_losses
+from ._validation import ValueFn
 from ._value_filter import ValueBelief, correct_value, predict_value
 
 __all__ = [
@@ -29,9 +28,6 @@ __all__ = [
     "PerExample",
     "ValueBelief",
     "ValueFn",
-    "cast_like",
-    "check_covariance",
-    "check_params",
     "correct_gradient",
     "correct_value",
     "dense_gradient_filter",
@@ -39,23 +35,15 @@ __all__ = [
     "dense_value_filter",
     "directional",
     "directional_derivatives",
-    "dot",
     "exact",
-    "gain",
     "gradient_and_product",
     "hvp",
     "mean_and_variance",
     "merge_moments",
     "moments",
     "per_example",
-    "per_example_losses",
     "predict_gradient",
     "predict_value",
-    "quadratic_form",
-    "reduce_diagonal",
-    "size",
     "sketched",
     "variance_of_mean",
-    "widen",
-    "zero_variance",
 ]

@@ -100,6 +100,24 @@ def dense_gradient_filter(
         m⁻ = m + Bδ,  P⁻ = P + Q,  K = P⁻ (P⁻ + Σ)⁻¹,
         m = m⁻ + K (g − m⁻),  P = (I − K) P⁻ (I − K)ᵀ + K Σ Kᵀ
 
+    Args:
+      mean: m, shape (D,).
+      variance: P, shape (D, D).
+      product: Bδ, shape (D,).
+      product_variance: Q, shape (D, D).
+      gradient: g, shape (D,).
+      gradient_variance: Σ, shape (D, D).
+
+    Returns:
+      The corrected mean, shape (D,), and variance, shape (D, D).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> zero, one = jnp.zeros(1), jnp.eye(1)
+      >>> m, P = dense_gradient_filter(zero, one, zero, 0 * one, jnp.array([2.0]), one)
+      >>> m.tolist(), P.tolist()
+      ([1.0], [[0.5]])
+
     Source: Kalman (1960); Bucy & Joseph (1968) for the form of the covariance update.
     """
     predicted, prior = mean + product, variance + product_variance
@@ -126,6 +144,27 @@ def dense_value_filter(
 
     The prior of f is N(u⁻, s⁻) with s⁻ = max((y − u⁻)² − r, c), which is c plus the adaptive
     process noise; y = f + noise of variance r.
+
+    Args:
+      mean: u, scalar.
+      variance: s, scalar.
+      gradient_mean: m, shape (D,).
+      gradient_variance: P, shape (D, D).
+      displacement: δ, shape (D,).
+      product: Bδ, shape (D,).
+      product_variance: Q, shape (D, D).
+      value: y, scalar.
+      value_variance: r, scalar.
+
+    Returns:
+      The corrected mean and variance, scalars.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> zero, one = jnp.zeros(1), jnp.eye(1)
+      >>> u, s = dense_value_filter(0.0, 1.0, zero, one, zero, zero, one, jnp.array(1.0), 1.0)
+      >>> float(u), float(s)
+      (0.5, 0.5)
 
     Source: Chen et al. (2020), arXiv 2011.04803, section 3.
     """

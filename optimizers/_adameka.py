@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import Covariance, widen
+from ..curvature import Covariance
+from ..curvature._trees import widen
 from ._acquisitions import Acquisition, AcquisitionName
 from ._ema import debias, update_ema
 from ._expected_improvement import step_rule

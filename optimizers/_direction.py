@@ -1,8 +1,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..curvature import dot, widen
-from ..curvature._trees import PyTree
+from ..curvature._trees import PyTree, dot, widen
 
 
 def norm(tree: PyTree) -> jax.Array:

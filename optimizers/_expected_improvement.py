@@ -4,21 +4,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import (
-    ValueFn,
-    cast_like,
-    check_params,
-    directional,
-    widen,
-)
+from ..curvature import ValueFn, directional
+from ..curvature._trees import PyTree, cast_like, widen
+from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import require_value_fn
 from ._direction import norm, unit
 from ._finite import all_finite, select
 from ._kalman_filter import displacement_from
 from ._step_rule import Ahead, Behind, StepRuleState, choose_length, init_step_rule
-
-PyTree = Any
 
 
 class ExpectedImprovementState(NamedTuple):

@@ -9,25 +9,19 @@ from ..curvature import (
     Covariance,
     GradientBelief,
     ValueFn,
-    cast_like,
-    check_covariance,
-    check_params,
     correct_gradient,
-    dot,
     exact,
     predict_gradient,
-    quadratic_form,
-    size,
     sketched,
-    widen,
-    zero_variance,
 )
+from ..curvature._covariance import check_covariance, zero_variance
+from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, widen
+from ..curvature._validation import check_params
 from ._arguments import require_value_fn
 from ._ema import debias, update_ema
 from ._finite import all_finite, select
 
 Statistics = Literal["sketched", "exact"]
-PyTree = Any
 
 
 class KalmanFilterState(NamedTuple):

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import PerExample, ValueFn
-
-PyTree = Any
+from ..curvature._trees import PyTree
 
 
 def masked(

@@ -1,11 +1,12 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import BatchStatistics, DirectionalStatistics, dot, quadratic_form
+from ..curvature import BatchStatistics, DirectionalStatistics
+from ..curvature._trees import PyTree, dot, quadratic_form
 from ._arguments import require_value_fn
 from ._direction import norm
 from ._ema import debias
@@ -13,8 +14,6 @@ from ._expected_improvement import StepRule, look_ahead
 from ._finite import select
 from ._kalman_filter import GradientFilter, KalmanFilterState, displacement_from
 from ._step_rule import Behind, StepRuleState
-
-PyTree = Any
 
 
 class Preconditioner(NamedTuple):

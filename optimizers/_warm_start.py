@@ -1,15 +1,14 @@
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import widen
+from ..curvature._trees import PyTree, widen
 from ._finite import select
 from ._metrics import metrics
 
-PyTree = Any
 Criterion = Callable[[Mapping[str, jax.Array]], jax.Array]
 
 

@@ -31,3 +31,4 @@ def test_every_public_name_is_documented(package, name):
     if inspect.isfunction(thing):
         assert thing.__doc__, f"{name} has no docstring"
         assert thing.__doc__.strip().split("\n")[0].endswith((".", ":"))
+        assert ">>>" in thing.__doc__, f"{name} has no example"

@@ -12,11 +12,10 @@ from mekax.curvature import (
     correct_value,
     dense_gradient_filter,
     dense_value_filter,
-    dot,
     predict_gradient,
     predict_value,
-    quadratic_form,
 )
+from mekax.curvature._trees import dot, quadratic_form
 
 STEPS = 50
 SHAPES = {"a": (2, 2), "b": (3,), "c": ()}

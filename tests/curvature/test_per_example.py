@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mekax.curvature import check_params, per_example
+from mekax.curvature import per_example
+from mekax.curvature._validation import check_params
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 3, 7, 50])
