@@ -1,6 +1,7 @@
 """What is known about f, ∇f and ∇²f·v: measurement and filtering."""
 
 from ._batch_statistics import BatchStatistics
+from ._check_per_example import check_per_example
 from ._covariance import Covariance
 from ._dense import (
     DenseStatistics,
@@ -28,6 +29,7 @@ __all__ = [
     "PerExample",
     "ValueBelief",
     "ValueFn",
+    "check_per_example",
     "correct_gradient",
     "correct_value",
     "dense_gradient_filter",

@@ -3,7 +3,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ._mapped_axis import AxisName, as_local
 from ._moments import mean_and_variance
+from ._push_forward import Differentiation, push_forward
 from ._trees import PyTree, cast_like, widen
 from ._validation import ValueFn, per_example_losses
 
@@ -29,7 +31,11 @@ class DirectionalStatistics(NamedTuple):
 
 
 def directional_derivatives(
-    value_fn: ValueFn, params: PyTree, direction: PyTree, order: int = 2
+    value_fn: ValueFn,
+    params: PyTree,
+    direction: PyTree,
+    order: int = 2,
+    differentiation: Differentiation = "forward",
 ) -> tuple[jax.Array, ...]:
     """Derivatives of every example's loss along a direction, by nested forward mode.
 
@@ -43,6 +49,8 @@ def directional_derivatives(
       params: θ.
       direction: v, a pytree like `params`.
       order: highest derivative, at least 0.
+      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"` or
+        `"differences"` (of order 2 at most in float32).
 
     Returns:
       `order + 1` arrays of shape (n,), in the dtype of the losses, in loss / (unit of t)^k.
@@ -63,19 +71,29 @@ def directional_derivatives(
         if order == 0:
             return (losses(point),)
         # The derivatives up to order − 1 and their tangents overlap in all but the last.
-        lower, raised = jax.jvp(lambda p: derivatives(p, order - 1), (point,), (tangent,))
+        lower, raised = push_forward(
+            lambda p: derivatives(p, order - 1), point, tangent, differentiation
+        )
         return (*lower, raised[-1])
 
     return derivatives(params, order)
 
 
-def directional(value_fn: ValueFn, params: PyTree, direction: PyTree) -> DirectionalStatistics:
+def directional(
+    value_fn: ValueFn,
+    params: PyTree,
+    direction: PyTree,
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
+) -> DirectionalStatistics:
     """Value, slope and curvature of a batch along a direction, with their sampling variances.
 
     Args:
       value_fn: parameters to per-example losses, shape (n,), or to a scalar.
       params: θ.
       direction: v, a pytree like `params`.
+      differentiation: see `directional_derivatives`.
+      axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
       `DirectionalStatistics`, scalars in float32 or wider.
@@ -90,6 +108,7 @@ def directional(value_fn: ValueFn, params: PyTree, direction: PyTree) -> Directi
       >>> float(stats.slope), float(stats.slope_variance), float(stats.curvature)
       (0.0, 1.0, 1.0)
     """
-    samples = directional_derivatives(value_fn, params, direction, order=2)
-    pairs = [mean_and_variance(widen(x)) for x in samples]
+    params, direction = as_local((params, cast_like(direction, params)), axis_name)
+    samples = directional_derivatives(value_fn, params, direction, 2, differentiation)
+    pairs = [mean_and_variance(widen(x), axis_name) for x in samples]
     return DirectionalStatistics(*(jnp.asarray(part) for pair in pairs for part in pair))

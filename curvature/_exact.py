@@ -3,8 +3,10 @@ import jax.numpy as jnp
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
-from ._moments import Moments, merge_moments, moments, variance_of_mean
+from ._mapped_axis import AxisName, as_local
+from ._moments import Moments, merge_moments, merge_over_axis, moments, variance_of_mean
 from ._per_example import PerExample
+from ._push_forward import Differentiation, push_forward
 from ._trees import PyTree, cast_like
 from ._validation import per_example_losses
 
@@ -14,6 +16,8 @@ def exact(
     params: PyTree,
     displacement: PyTree,
     covariance: Covariance = "scalar",
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
 ) -> BatchStatistics:
     """Exact statistics of a batch from every example's gradient and Hessian-vector product.
 
@@ -27,6 +31,8 @@ def exact(
       params: θ, a pytree of floating-point arrays.
       displacement: δ, a pytree like `params`, in parameter units.
       covariance: structure of the variances, `"scalar"`, `"per_leaf"` or `"diagonal"`.
+      differentiation: of each gradient along δ: `"forward"`, `"reverse"` or `"differences"`.
+      axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
       `BatchStatistics`.
@@ -52,18 +58,19 @@ def exact(
             "Build it that way, or use statistics='sketched'."
         )
     tangent = cast_like(displacement, params)
+    params, tangent = as_local((params, tangent), axis_name)
 
     def observe(example: PyTree) -> tuple:
         def loss(point: PyTree) -> jax.Array:
             one = per_example_losses(lambda p: value_fn.loss_fn(p, example))(point)
             return jnp.squeeze(one)
 
-        (value, gradient), (slope, product) = jax.jvp(
-            jax.value_and_grad(loss), (params,), (tangent,)
+        (value, gradient), (slope, product) = push_forward(
+            jax.value_and_grad(loss), params, tangent, differentiation
         )
         return value, gradient, slope, product
 
-    summary = _moments_over_chunks(observe, value_fn)
+    summary = merge_over_axis(_moments_over_chunks(observe, value_fn), axis_name)
     value, gradient, slope, product = summary.mean
     variances = variance_of_mean(summary)
     return BatchStatistics(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ._mapped_axis import AxisName
 from ._trees import PyTree, widen
 
 
@@ -82,6 +83,25 @@ def merge_moments(left: Moments, right: Moments) -> Moments:
     return Moments(count, mean, scatter)
 
 
+def merge_over_axis(local: Moments, axis_name: AxisName | None) -> Moments:
+    """Merge the moments of all devices along a mapped axis; without an axis, nothing happens.
+
+    Three sums over the devices: of n, of n·mean, and of scatter + n·(mean − merged mean)².
+    """
+    if axis_name is None:
+        return local
+    examples = jax.lax.psum(local.examples, axis_name)
+    weighted = jax.tree.map(lambda m: local.examples * m, local.mean)
+    mean = jax.tree.map(lambda total: total / examples, jax.lax.psum(weighted, axis_name))
+    scatter = jax.tree.map(
+        lambda s, m, merged: jax.lax.psum(s + local.examples * jnp.square(m - merged), axis_name),
+        local.scatter,
+        local.mean,
+        mean,
+    )
+    return Moments(examples, mean, scatter)
+
+
 def variance_of_mean(moments: Moments) -> PyTree:
     """Variance of the mean, scatter / (n·(n − 1)); 0 for a single example.
 
@@ -94,8 +114,17 @@ def variance_of_mean(moments: Moments) -> PyTree:
     return jax.tree.map(lambda s: s * scale, moments.scatter)
 
 
-def mean_and_variance(samples: jax.Array) -> tuple[jax.Array, jax.Array]:
+def mean_and_variance(
+    samples: jax.Array, axis_name: AxisName | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Batch mean of samples of shape (n, …) and the variance of that mean.
+
+    Args:
+      samples: one value per example of the (local) batch.
+      axis_name: mapped axis over which the batch is split, or None.
+
+    Returns:
+      Mean and variance of the mean over all examples, of shape (…).
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,5 +132,5 @@ def mean_and_variance(samples: jax.Array) -> tuple[jax.Array, jax.Array]:
       >>> float(mean), float(variance)
       (2.0, 1.0)
     """
-    summary = moments(samples)
+    summary = merge_over_axis(moments(samples), axis_name)
     return summary.mean, variance_of_mean(summary)

@@ -3,9 +3,11 @@ import jax.numpy as jnp
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
+from ._mapped_axis import AxisName, as_local, axis_size
 from ._moments import mean_and_variance
 from ._probes import rademacher_like
 from ._products import gradient_and_product
+from ._push_forward import Differentiation, push_forward
 from ._trees import PyTree, cast_like, size, widen
 from ._validation import ValueFn, per_example_losses
 
@@ -16,6 +18,8 @@ def sketched(
     displacement: PyTree,
     key: jax.Array,
     covariance: Covariance = "scalar",
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
 ) -> BatchStatistics:
     """Statistics of a batch with means exact and variances sketched by random ±1 probes.
 
@@ -38,6 +42,10 @@ def sketched(
       displacement: δ, a pytree like `params`, in parameter units.
       key: PRNG key of the probe.
       covariance: structure of the variances, `"scalar"`, `"per_leaf"` or `"diagonal"`.
+      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"` or
+        `"differences"`.
+      axis_name: mapped axis over which the batch is split into equal parts, or None; the key
+        must be the same on all devices.
 
     Returns:
       `BatchStatistics`.
@@ -57,56 +65,77 @@ def sketched(
     """
     check_covariance(covariance)
     tangent = cast_like(displacement, params)
+    means = gradient_and_product(value_fn, params, tangent, differentiation, axis_name)
     probe = _probe_parameters if covariance == "scalar" else _probe_examples
+    local_params, local_tangent = as_local((params, tangent), axis_name)
     losses, slopes, gradient_variance, product_variance = probe(
-        per_example_losses(value_fn), params, tangent, key, covariance
+        per_example_losses(value_fn),
+        local_params,
+        local_tangent,
+        key,
+        covariance,
+        differentiation,
+        axis_name,
     )
-    value, value_variance = mean_and_variance(losses)
-    slope, slope_variance = mean_and_variance(slopes)
-    gradient, product = gradient_and_product(value_fn, params, tangent)
+    value, value_variance = mean_and_variance(losses, axis_name)
+    slope, slope_variance = mean_and_variance(slopes, axis_name)
     return BatchStatistics(
         value=value,
         value_variance=value_variance,
-        gradient=gradient,
+        gradient=means[0],
         gradient_variance=gradient_variance,
-        product=product,
+        product=means[1],
         product_variance=product_variance,
         slope=slope,
         slope_variance=slope_variance,
     )
 
 
-def _probe_parameters(losses_fn, params, tangent, key, covariance):
+def _probe_parameters(losses_fn, params, tangent, key, covariance, differentiation, axis_name):
     """Scalar variances from one nested forward pass along the displacement and a ±1 probe."""
     del covariance
-    probe = rademacher_like(key, params)
+    probe = as_local(rademacher_like(key, params), axis_name)
 
     def along_probe(point):
-        return jax.jvp(losses_fn, (point,), (probe,))
+        return push_forward(losses_fn, point, probe, differentiation)
 
-    (losses, gradients), (slopes, products) = jax.jvp(along_probe, (params,), (tangent,))
+    (losses, gradients), (slopes, products) = push_forward(
+        along_probe, params, tangent, differentiation
+    )
     dimension = size(params)
-    gradient_variance = mean_and_variance(gradients)[1] / dimension
-    product_variance = mean_and_variance(products)[1] / dimension
+    gradient_variance = mean_and_variance(gradients, axis_name)[1] / dimension
+    product_variance = mean_and_variance(products, axis_name)[1] / dimension
     return losses, slopes, gradient_variance, product_variance
 
 
-def _probe_examples(losses_fn, params, tangent, key, covariance):
+def _probe_examples(losses_fn, params, tangent, key, covariance, differentiation, axis_name):
     """Diagonal variances from the gradient of a randomly signed, centered sum of the losses."""
 
     def signed_gradient(point):
         losses, pull_back = jax.vjp(losses_fn, point)
-        signs = jax.random.rademacher(key, losses.shape, losses.dtype)
-        (gradient,) = pull_back(signs - jnp.mean(signs))
-        return losses, gradient
+        (gradient,) = pull_back(_centered_signs(key, losses, axis_name))
+        return (losses, gradient)
 
-    (losses, gradient), (slopes, product) = jax.jvp(signed_gradient, (params,), (tangent,))
-    count = losses.shape[0]
+    (losses, gradient), (slopes, product) = push_forward(
+        signed_gradient, params, tangent, differentiation
+    )
+    count = losses.shape[0] * axis_size(axis_name)
     scale = 1.0 / (count * max(count - 1, 1))
 
     def variance(tree):
-        return reduce_diagonal(
-            jax.tree.map(lambda x: jnp.square(x) * scale, widen(tree)), covariance
-        )
+        tree = widen(tree)
+        if axis_name is not None:
+            tree = jax.lax.psum(tree, axis_name)
+        return reduce_diagonal(jax.tree.map(lambda x: jnp.square(x) * scale, tree), covariance)
 
     return losses, slopes, variance(gradient), variance(product)
+
+
+def _centered_signs(key, losses, axis_name):
+    """Random signs of all examples less their mean; each device takes those of its own."""
+    count = losses.shape[0]
+    signs = jax.random.rademacher(key, (count * axis_size(axis_name),), losses.dtype)
+    signs = signs - jnp.mean(signs)
+    if axis_name is None:
+        return signs
+    return jax.lax.dynamic_slice_in_dim(signs, jax.lax.axis_index(axis_name) * count, count)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import Covariance
+from ..curvature._mapped_axis import AxisName
+from ..curvature._push_forward import Differentiation
 from ..curvature._trees import widen
 from ._acquisitions import Acquisition, AcquisitionName
 from ._ema import debias, update_ema
@@ -26,6 +28,8 @@ def adameka(
     mask: Any = None,
     decay: float = 0.99,
     seed: int = 0,
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Self-tuning descent on the Adam-scaled direction: `meka` for badly conditioned problems.
 
@@ -47,6 +51,8 @@ def adameka(
       mask: see `meka`.
       decay: see `meka`.
       seed: see `meka`.
+      differentiation: see `meka`.
+      axis_name: see `meka`.
 
     Returns:
       A transformation used exactly as `meka`.
@@ -87,7 +93,8 @@ def adameka(
         floor = jnp.where(largest > 0, _EPSILON * largest, 1)
         return jax.tree.map(lambda m, s: m / (s + floor), mean, scale)
 
-    filtering = gradient_filter(statistics, covariance, decay, seed)
+    filtering = gradient_filter(statistics, covariance, decay, seed, differentiation, axis_name)
     rule = step_rule(acquisition, calibrate, max_step_size, decay)
     scaling = Preconditioner(init, update, apply)
-    return masked(self_tuning("adameka", filtering, scaling, rule), mask)
+    tx = self_tuning("adameka", filtering, scaling, rule, differentiation, axis_name)
+    return masked(tx, mask)

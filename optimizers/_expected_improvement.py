@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import ValueFn, directional
+from ..curvature._mapped_axis import AxisName
+from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, widen
 from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
@@ -89,6 +91,8 @@ def scale_by_expected_improvement(
     calibrate: bool = True,
     max_step_size: jax.typing.ArrayLike | None = None,
     decay: float = 0.99,
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Choose the size of the step along any direction: put it last in a chain, in place of a rate.
 
@@ -111,6 +115,10 @@ def scale_by_expected_improvement(
         the published one, bounded by 3 Newton steps.
       max_step_size: cap on α, or None; may be an array.
       decay: of the bias-corrected moving average that smooths the noise r of the loss.
+      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
+        (reverse over reverse) or `"differences"`.
+      axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
+        parts, or None.
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
@@ -139,6 +147,8 @@ def scale_by_expected_improvement(
     calibrated interval in place of the probability of improvement.
     """
     rule = step_rule(acquisition, calibrate, max_step_size, decay)
+    check_differentiation(differentiation)
+    options = (differentiation, axis_name)
 
     def init_fn(params: PyTree) -> ExpectedImprovementState:
         state = rule.init(params)
@@ -156,9 +166,9 @@ def scale_by_expected_improvement(
             distance=distance,
             claimed_slope=-state.rule.model.slope * distance,
             claimed_slope_variance=state.rule.model.slope_variance * jnp.square(distance),
-            seen=directional(value_fn, params, displacement),
+            seen=directional(value_fn, params, displacement, *options),
         )
-        ahead, direction = look_ahead(value_fn, params, updates)
+        ahead, direction = look_ahead(value_fn, params, updates, *options)
         updates, new_rule, finite = rule.step(
             state.rule, behind, ahead, direction, params, state.params, all_finite(updates)
         )
@@ -168,11 +178,17 @@ def scale_by_expected_improvement(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def look_ahead(value_fn: ValueFn, params: PyTree, updates: PyTree) -> tuple[Ahead, PyTree]:
+def look_ahead(
+    value_fn: ValueFn,
+    params: PyTree,
+    updates: PyTree,
+    differentiation: Differentiation,
+    axis_name: AxisName | None,
+) -> tuple[Ahead, PyTree]:
     """Measure the batch along the unit vector of −updates: beliefs ahead, and that vector."""
     direction_norm = norm(updates)
     direction = unit(jax.tree.map(jnp.negative, updates), direction_norm)
-    seen = directional(value_fn, params, direction)
+    seen = directional(value_fn, params, direction, differentiation, axis_name)
     ahead = Ahead(
         slope=-seen.slope,
         slope_variance=seen.slope_variance,

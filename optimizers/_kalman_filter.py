@@ -15,6 +15,8 @@ from ..curvature import (
     sketched,
 )
 from ..curvature._covariance import check_covariance, zero_variance
+from ..curvature._mapped_axis import AxisName
+from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, widen
 from ..curvature._validation import check_params
 from ._arguments import require_value_fn
@@ -67,10 +69,16 @@ class GradientFilter(NamedTuple):
 
 
 def gradient_filter(
-    statistics: Statistics, covariance: Covariance, decay: float, seed: int
+    statistics: Statistics,
+    covariance: Covariance,
+    decay: float,
+    seed: int,
+    differentiation: Differentiation,
+    axis_name: AxisName | None,
 ) -> GradientFilter:
     """Build the gradient filter; its `update` returns the new state and the batch statistics."""
     check_covariance(covariance)
+    check_differentiation(differentiation)
     if statistics not in get_args(Statistics):
         raise ValueError(
             f"mekax: statistics must be 'sketched' or 'exact', got {statistics!r}. Pass 'sketched' "
@@ -81,6 +89,8 @@ def gradient_filter(
             f"mekax: expected decay to be at least 0 and below 1, got {decay}. Pass 0 for no "
             "smoothing of the variances, 0.99 for an average over about 100 steps."
         )
+
+    options = (covariance, differentiation, axis_name)
 
     def init(params: PyTree) -> KalmanFilterState:
         check_params(params)
@@ -100,9 +110,9 @@ def gradient_filter(
         value_fn: ValueFn, params: PyTree, displacement: PyTree, step: jax.Array
     ) -> BatchStatistics:
         if statistics == "exact":
-            return exact(value_fn, params, displacement, covariance)  # pyright: ignore[reportArgumentType]
+            return exact(value_fn, params, displacement, *options)  # pyright: ignore[reportArgumentType]
         key = jax.random.fold_in(jax.random.key(seed), step)
-        return sketched(value_fn, params, displacement, key, covariance)
+        return sketched(value_fn, params, displacement, key, *options)
 
     def update(
         gradient: PyTree, state: KalmanFilterState, params: PyTree, value_fn: ValueFn
@@ -138,6 +148,8 @@ def scale_by_kalman_filter(
     covariance: Covariance = "scalar",
     decay: float = 0.99,
     seed: int = 0,
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by the mean of a Kalman filter that follows it along the path.
 
@@ -159,6 +171,10 @@ def scale_by_kalman_filter(
         `"diagonal"`.
       decay: of the bias-corrected moving average that smooths Σ.
       seed: of the ±1 probes of the sketched statistics; the same seed gives the same run.
+      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
+        (reverse over reverse) or `"differences"`.
+      axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
+        parts, or None; gradients must be those of the whole batch.
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
@@ -182,7 +198,7 @@ def scale_by_kalman_filter(
 
     Source: Chen et al. (2020), arXiv 2011.04803, section 3.
     """
-    filtering = gradient_filter(statistics, covariance, decay, seed)
+    filtering = gradient_filter(statistics, covariance, decay, seed, differentiation, axis_name)
 
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args

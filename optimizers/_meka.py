@@ -4,6 +4,8 @@ import jax
 import optax
 
 from ..curvature import Covariance
+from ..curvature._mapped_axis import AxisName
+from ..curvature._push_forward import Differentiation
 from ._acquisitions import Acquisition, AcquisitionName
 from ._expected_improvement import step_rule
 from ._kalman_filter import Statistics, gradient_filter
@@ -20,6 +22,8 @@ def meka(
     mask: Any = None,
     decay: float = 0.99,
     seed: int = 0,
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Self-tuning descent: Kalman-filtered gradient, step size by expected improvement.
 
@@ -43,6 +47,10 @@ def meka(
         leaves where it is False are held fixed. None trains all.
       decay: of the bias-corrected moving averages that smooth the variances of gradient and loss.
       seed: of the ±1 probes of the sketched statistics; the same seed gives the same run.
+      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
+        (reverse over reverse) or `"differences"`.
+      axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
+        parts, or None; gradients must be those of the whole batch.
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
@@ -74,6 +82,7 @@ def meka(
         update=lambda state, gradient, count: (),
         apply=lambda state, mean, count: mean,
     )
-    filtering = gradient_filter(statistics, covariance, decay, seed)
+    filtering = gradient_filter(statistics, covariance, decay, seed, differentiation, axis_name)
     rule = step_rule(acquisition, calibrate, max_step_size, decay)
-    return masked(self_tuning("meka", filtering, identity, rule), mask)
+    tx = self_tuning("meka", filtering, identity, rule, differentiation, axis_name)
+    return masked(tx, mask)

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import BatchStatistics, DirectionalStatistics
+from ..curvature._mapped_axis import AxisName
+from ..curvature._push_forward import Differentiation
 from ..curvature._trees import PyTree, dot, quadratic_form
 from ._arguments import require_value_fn
 from ._direction import norm
@@ -39,7 +41,12 @@ class SelfTuningState(NamedTuple):
 
 
 def self_tuning(
-    name: str, filtering: GradientFilter, preconditioner: Preconditioner, rule: StepRule
+    name: str,
+    filtering: GradientFilter,
+    preconditioner: Preconditioner,
+    rule: StepRule,
+    differentiation: Differentiation,
+    axis_name: AxisName | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Compose filter, preconditioner and step rule, which share beliefs and measurements."""
 
@@ -54,7 +61,7 @@ def self_tuning(
         filtered, stats, finite = filtering.update(updates, state.filter, params, value_fn)
         scaling = preconditioner.update(state.preconditioner, updates, filtered.count)
         scaled = preconditioner.apply(scaling, filtered.belief.mean, filtered.count)
-        ahead, direction = look_ahead(value_fn, params, scaled)
+        ahead, direction = look_ahead(value_fn, params, scaled, differentiation, axis_name)
         gain = _gain_along(direction, filtered, filtering.decay)
         ahead = ahead._replace(
             slope=-dot(filtered.belief.mean, direction),
