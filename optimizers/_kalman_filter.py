@@ -128,7 +128,9 @@ def gradient_filter(
         belief, gain = correct_gradient(predicted, gradient, smooth_noise)
         belief = select(first, GradientBelief(gradient, smooth_noise), belief)
         gain = select(first, jax.tree.map(jnp.ones_like, gain), gain)
-        finite = all_finite((gradient, stats))
+        # The caller's gradient stands for that of the statistics, which is never used and so
+        # neither computed nor sent between devices a second time.
+        finite = all_finite((gradient, stats._replace(gradient=())))
         new_state = KalmanFilterState(count, state.skipped, params, belief, noise, gain)
         old_state = state._replace(skipped=jnp.asarray(optax.safe_increment(state.skipped)))
         return select(finite, new_state, old_state), stats, finite
