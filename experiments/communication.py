@@ -3,10 +3,11 @@
     python -m mekax.experiments.communication
 
 compiles one data-parallel training step of an MLP on 8 (forced CPU) devices for several
-optimizers, sizes and batches, and prints how many bytes of collectives each program contains. What a
-program exchanges depends neither on the speed of the machine nor on that of its network.
+optimizers, sizes and batches, and prints how many bytes of collectives each program contains.
+What a program exchanges depends neither on the speed of the machine nor on that of its network.
 """
 
+import itertools
 import os
 import re
 
@@ -44,7 +45,7 @@ def compiled_step(optimizer: str, width: int, batch_size: int) -> tuple[str, int
     tx = optax.with_extra_args_support(makers[optimizer]())
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
     widths = (64, width, width, 1)
-    shapes = [(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    shapes = list(itertools.pairwise(widths))
     params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
     def losses(weights, batch):
@@ -78,7 +79,7 @@ def compiled_step(optimizer: str, width: int, batch_size: int) -> tuple[str, int
         sharded(batch, split),
     )
     text = jax.jit(step).lower(*arguments).compile().as_text()
-    return text, sum(a * b for a, b in shapes)
+    return text or "", sum(a * b for a, b in shapes)
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 from typing import Any
 
+import jax
+import optax
+
 from ..curvature import ValueFn
 
 
@@ -20,4 +23,14 @@ def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueF
             f"mekax: {name} expected value_fn to be a function from params to per-example losses, "
             f"got {type(value_fn).__name__}. Pass the function itself, not its value."
         )
+    if any(isinstance(node, optax.MaskedNode) for node in jax.tree.leaves(params, is_leaf=_masked)):
+        raise ValueError(
+            f"mekax: {name} expected all parameters that value_fn needs, got params with masked "
+            "leaves, as inside optax.masked or optax.partition. To hold some parameters fixed, "
+            "pass mask= to meka or adameka, which shows value_fn the full parameters."
+        )
     return value_fn
+
+
+def _masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

@@ -108,3 +108,19 @@ def test_low_precision_parameters_give_float32_statistics(dtype):
     ):
         assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype(jnp.float32)}
         assert np.all(np.isfinite(flat(stats)))
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("chunk_size", [1, 3])
+def test_sketched_statistics_do_not_depend_on_the_chunk(problem, covariance, chunk_size):
+    loss_fn, params, batch, displacement = problem
+    key = jax.random.key(3)
+    whole, chunked = (
+        jax.jit(
+            lambda size=size: sketched(
+                per_example(loss_fn, batch, size), params, displacement, key, covariance
+            )
+        )()
+        for size in (None, chunk_size)
+    )
+    np.testing.assert_allclose(flat(chunked), flat(whole), rtol=1e-10, atol=1e-14)

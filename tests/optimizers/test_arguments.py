@@ -1,6 +1,7 @@
 """Bad input: each message says what was expected, what came and what to do."""
 
 import jax.numpy as jnp
+import optax
 import pytest
 from mekax.optimizers import (
     adameka,
@@ -72,3 +73,12 @@ def test_unknown_acquisition(make):
 def test_unknown_extras_are_swallowed(tx):
     params = jnp.ones(2)
     tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2), loss_scale=3)
+
+
+def test_masked_parameters_point_to_the_mask_argument(tx):
+    params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+    masked = optax.masked(tx, {"w": True, "b": False})
+    with pytest.raises(ValueError, match="mask="):
+        masked.update(
+            params, masked.init(params), params, value_fn=lambda p: jnp.sum(p["w"] + p["b"])
+        )
