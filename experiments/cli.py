@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import arguments, settings
+from . import arguments, resuming, settings
 from .errors import UsageError, unknown_name
 from .optimizer_specs import DEFAULT_RATES, RATE_FREE
 from .problems.registry import PROBLEMS
@@ -68,13 +68,17 @@ def problems_command() -> None:
 @click.option("--tune", is_flag=True, help="Sweep the learning rates of the baselines.")
 @click.option("--data-dir", metavar="DIR", help="Prepared datasets [default: $TFDS_DATA_DIR].")
 @click.option("--out", metavar="DIR", help="Results and figures [default: results/PROBLEM-TIME].")
+@click.option("--resume", is_flag=True, help="Continue what was interrupted in --out, if anything.")
 @click.pass_context
 def compare(ctx: click.Context, **options: Any) -> None:
     """Train with several optimizers side by side [default problem: digits]."""
     checked = settings.check(**options)
+    earlier = resuming.read(checked) if options["resume"] else None
+    if options["resume"] and earlier is None:
+        click.echo(f"Nothing to continue in {checked.out}: beginning.")
     from .compare import compare as run
 
-    if not run(checked, _console(), sys.argv):
+    if not run(checked, _console(), sys.argv, earlier):
         ctx.exit(INTERRUPTED)
 
 

@@ -10,47 +10,54 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from . import files, plots, problems, schedule, summary, tables
+from . import files, plots, problems, resuming, schedule, summary, tables
+from .checkpoints import Checkpoints
 from .optimizer_specs import OptimizerSpec, grid
 from .program import Program, compile_program
 from .progress import Display, display
+from .resuming import SCHEMA, Earlier
 from .runs import Run
 from .settings import RESULTS, Settings
 from .training import train
 
-SCHEMA = 1
 
-
-def compare(settings: Settings, console: Console, command: Sequence[str] = ()) -> bool:
+def compare(
+    settings: Settings,
+    console: Console,
+    command: Sequence[str] = (),
+    earlier: Earlier | None = None,
+) -> bool:
     """Run everything, writing results as they come; then show the tables and draw the figures.
 
     Args:
       settings: checked settings.
       console: where to show progress and tables.
       command: the command line, for the record.
+      earlier: the comparison to continue, made with the same settings; or None to begin.
 
     Returns:
       Whether all runs were done; False after an interrupt, with what there is written and shown.
     """
-    report: dict[str, Any] = {
-        "schema": SCHEMA,
-        "command": list(command) or sys.argv,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": "running",
-        "settings": settings.as_dict(),
-        "versions": files.versions(),
-        "device": files.device(),
-        "problems": {},
-    }
-    runs: list[Run] = []
+    report = _report(settings, command, earlier)
+    runs: list[Run] = list(earlier.runs) if earlier else []
+    if earlier:
+        console.print(f"Continuing; runs that are done: {len(runs)}.", highlight=False)
+    for run in runs:
+        Checkpoints(settings.out, run).remove()  # a kill may come just before it is removed
     try:
+        _write(settings, report, runs)
         with display(console) as shown:
             for name in settings.problems:
                 _run_problem(name, settings, runs, report, shown)
         report["status"] = "finished"
     except KeyboardInterrupt:
         report["status"] = "interrupted"
-        console.print("Interrupted: keeping what is done.", highlight=False)
+        console.print(
+            f"Interrupted: keeping what is done. To continue, repeat the command with "
+            f"--out {settings.out} --resume.",
+            highlight=False,
+            soft_wrap=True,
+        )
     except BaseException:
         report["status"] = "failed"
         raise
@@ -61,6 +68,29 @@ def compare(settings: Settings, console: Console, command: Sequence[str] = ()) -
         _write(settings, report, runs)
     _show(settings, runs, console)
     return report["status"] == "finished"
+
+
+def _report(settings: Settings, command: Sequence[str], earlier: Earlier | None) -> dict[str, Any]:
+    """What is recorded besides the runs; a continued comparison keeps what was."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    report = {
+        "schema": SCHEMA,
+        "command": list(command) or sys.argv,
+        "started": now,
+        "resumed": [],
+        "status": "running",
+        "settings": settings.as_dict(),
+        "versions": files.versions(),
+        "device": files.device(),
+        "problems": {},
+    }
+    if earlier is None:
+        return report
+    advice = "Continue on the recorded one, or compare anew in another folder."
+    resuming.expect_same(earlier.path, "device", earlier.report["device"], report["device"], advice)
+    resumed = [*earlier.report.get("resumed", []), now]
+    kept = {name: earlier.report[name] for name in ("command", "started", "problems")}
+    return {**report, **kept, "resumed": resumed}
 
 
 def specs_to_run(settings: Settings) -> tuple[OptimizerSpec, ...]:
@@ -83,11 +113,21 @@ def grids(settings: Settings) -> list[tuple[OptimizerSpec, ...]]:
 def _run_problem(
     name: str, settings: Settings, runs: list[Run], report: dict[str, Any], shown: Display
 ) -> None:
+    """Train what is not among the runs yet, adding to them and to the report."""
+    done = {(run.spec, run.seed) for run in runs if run.problem == name}
+    todo = [
+        (seed, spec)
+        for seed in range(settings.seeds)
+        for spec in specs_to_run(settings)
+        if (spec, seed) not in done
+    ]
+    if not todo:
+        return
     shown.note(f"{name}: loading")
     problem = problems.load(name, problems.Source(settings.data_dir, shown.note))
     batch_size = settings.batch_size or min(problem.batch_size, _examples(problem))
     budget = _budget(settings, problem, batch_size)
-    report["problems"][name] = {
+    facts = {
         "description": problems.find(name).description,
         "examples": _examples(problem),
         "parameters": _parameters(problem),
@@ -95,20 +135,33 @@ def _run_problem(
         "steps_per_epoch": _examples(problem) // batch_size,
         "steps": budget.looks[-1] if budget.looks else None,
     }
+    recorded = report["problems"].setdefault(name, facts)
+    advice = "Give the data that it began with, or compare anew in another folder."
+    resuming.expect_same(settings.out / RESULTS, f"problem {name}", recorded, facts, advice)
     programs: dict[str, Program] = {}
-    for seed in range(settings.seeds):
-        for spec in specs_to_run(settings):
-            run = Run(name, spec, seed)
-            if spec.kind not in programs:
-                shown.note(f"{name} · {spec.kind}: compiling")
-                programs[spec.kind] = compile_program(problem, spec.kind, batch_size)
-                run.compile_seconds = programs[spec.kind].compile_seconds
-            runs.append(run)
-            train(
-                run, problem, programs[spec.kind], budget, lambda run=run: shown.update(run, budget)
-            )
-            shown.end(run)
-            _write(settings, report, runs)
+    for seed, spec in todo:
+        run = Run(name, spec, seed)
+        if spec.kind not in programs:
+            shown.note(f"{name} · {spec.kind}: compiling")
+            programs[spec.kind] = compile_program(problem, spec.kind, batch_size)
+            run.compile_seconds = programs[spec.kind].compile_seconds
+        checkpoints = Checkpoints(settings.out, run, shown.say)
+        if not report["resumed"]:
+            checkpoints.remove()  # left by a comparison whose results are gone
+        runs.append(run)
+        train(
+            run,
+            problem,
+            programs[spec.kind],
+            budget,
+            lambda run=run: shown.update(run, budget),
+            checkpoints,
+        )
+        shown.end(run)
+        # Tables and figures show what the file holds, whether or not a run is read back from it.
+        runs[-1] = Run.from_dict(files.plain(run.as_dict()))
+        _write(settings, report, runs)
+        checkpoints.remove()
 
 
 def _budget(settings: Settings, problem: problems.Problem, batch_size: int) -> schedule.Budget:

@@ -34,17 +34,21 @@ def of_measure(runs: Sequence[Run], measure: str, axis: Axis = "steps") -> Curve
 
 def of_record(runs: Sequence[Run], name: str) -> Curve | None:
     """Curve of a record against steps, the median of every few steps; None if no run has it."""
-    return _combine([_thin(run.record(name)) for run in runs])
+    return _combine([_thin(run.record(name), run.stride) for run in runs])
 
 
-def _thin(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Steps in the middle of groups of equal size, and the medians of the groups."""
+def _thin(values: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps in the middle of groups of equal size, and the medians of the groups.
+
+    The values are those of the steps 1, 1 + stride, 1 + 2 stride, …
+    """
     if not values.size:
         return values, values
     group = max(1, math.ceil(values.size / _POINTS))
     ends = np.arange(group, values.size + 1, group)
     medians = [np.median(values[end - group : end]) for end in ends]
-    return ends - (group - 1) / 2, np.array(medians)
+    middles = ends - (group + 1) / 2  # counted from 0
+    return 1 + stride * middles, np.array(medians)
 
 
 def _combine(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Curve | None:

@@ -5,29 +5,29 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("mekax", "jax", "jaxlib", "optax", "flax", "numpy")
-_DIGITS = 7  # significant digits of a number in a file: those of float32
+_DIGITS = 9  # significant digits of a number in a file: enough to tell any two of float32 apart
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON in one step: the file is the old one or the new one, never half of it.
 
-    Numbers that are not finite become null; arrays become lists; floats keep 7 digits.
+    Numbers that are not finite become null; arrays become lists; floats keep 9 digits,
+    which give back every float32 exactly.
     """
     text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-    ) as file:
-        temporary = Path(file.name)
-        file.write(text)
-        file.write("\n")
+    # One name for all attempts: what a killed program leaves, the next write takes away.
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        temporary.chmod(0o644)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+            file.flush()
+            os.fsync(file.fileno())  # or a crash of the machine could leave an empty file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -36,6 +36,10 @@ class Display(Protocol):
         """Show how far a run is."""
         ...
 
+    def say(self, text: str) -> None:
+        """Leave one line about something that the user should know."""
+        ...
+
     def end(self, run: Run) -> None:
         """Leave one line about a run that is over."""
         ...
@@ -76,6 +80,9 @@ class Bars:
     def update(self, run: Run, budget: Budget) -> None:
         self._show(title(run), budget.fraction(run.steps, run.seconds), live(run))
 
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def end(self, run: Run) -> None:
         self._clear()
         self._console.print(outcome(run), highlight=False)
@@ -115,6 +122,9 @@ class Lines:
     def update(self, run: Run, budget: Budget) -> None:
         percent = 100 * budget.fraction(run.steps, run.seconds)
         self._sometimes(f"{title(run)}: {percent:.0f} %, {live(run)}")
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def end(self, run: Run) -> None:
         self._console.print(outcome(run), highlight=False)

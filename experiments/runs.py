@@ -11,6 +11,7 @@ import numpy as np
 from .optimizer_specs import OptimizerSpec
 
 Status = Literal["running", "finished", "diverged", "interrupted"]
+ENDED = ("finished", "diverged")  # by themselves
 MAX_POINTS = 5_000  # steps whose records go into a file; longer runs are thinned
 
 
@@ -42,6 +43,9 @@ class Run:
       evaluations: measures of success, the first before any step.
       chunks: records of consecutive steps, arrays by name; `loss` is that of the batch before the
         step, `seconds` the training time after it.
+      stride: steps from one record to the next; above 1 in a long run that was read from a file.
+      steps: number of steps done.
+      seconds: training time.
     """
 
     problem: str
@@ -51,16 +55,20 @@ class Run:
     compile_seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
+    stride: int = 1
+    steps: int = 0
+    seconds: float = 0.0
 
     @property
-    def steps(self) -> int:
-        """Number of steps recorded."""
-        return sum(len(chunk["loss"]) for chunk in self.chunks)
+    def ended(self) -> bool:
+        """Whether the run is over and was not interrupted."""
+        return self.status in ENDED
 
-    @property
-    def seconds(self) -> float:
-        """Training time."""
-        return float(self.chunks[-1]["seconds"][-1]) if self.chunks else 0.0
+    def add(self, chunk: dict[str, np.ndarray]) -> None:
+        """Append the records of the next steps."""
+        self.chunks.append(chunk)
+        self.steps += len(chunk["loss"])
+        self.seconds = float(chunk["seconds"][-1])
 
     def final(self, measure: str) -> float:
         """A measure at the end of the run; infinite loss and NaN elsewhere if it diverged."""
@@ -85,8 +93,9 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """Everything, for a file."""
         names = list(self.evaluations[0].values) if self.evaluations else []
-        stride = max(1, math.ceil(self.steps / MAX_POINTS))
-        recorded = list(self.chunks[0]) if self.chunks else []
+        records = {name: self.record(name) for name in (self.chunks[0] if self.chunks else ())}
+        points = len(records.get("loss", ()))
+        thinning = max(1, math.ceil(points / MAX_POINTS))
         return {
             "problem": self.problem,
             "optimizer": self.spec.label,
@@ -103,8 +112,47 @@ class Run:
                 **{name: [e.values[name] for e in self.evaluations] for name in names},
             },
             "records": {
-                "stride": stride,
-                "step": np.arange(1, self.steps + 1)[::stride],
-                **{name: self.record(name)[::stride] for name in recorded},
+                "stride": self.stride * thinning,
+                "step": np.arange(1, self.steps + 1, self.stride * thinning),
+                **{name: values[::thinning] for name, values in records.items()},
             },
         }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Run:
+        """The run that a file holds: what `as_dict` returned, numbers to the file's digits.
+
+        Raises:
+          KeyError, TypeError or ValueError: if the content is something else.
+        """
+        evaluations = {name: _floats(v) for name, v in content["evaluations"].items()}
+        records = dict(content["records"])
+        stride, steps = int(records.pop("stride")), records.pop("step")
+        chunk = {name: _floats(values) for name, values in records.items()}
+        measures = [name for name in evaluations if name not in ("step", "seconds")]
+        if any(len(values) != len(steps) for values in chunk.values()):
+            raise ValueError("records of different lengths")
+        return cls(
+            problem=content["problem"],
+            spec=OptimizerSpec(content["kind"], content["learning_rate"]),
+            seed=content["seed"],
+            status=content["status"],
+            compile_seconds=float(content["compile_seconds"]),
+            evaluations=[
+                Evaluation(
+                    step=int(evaluations["step"][index]),
+                    seconds=float(evaluations["seconds"][index]),
+                    values={name: float(evaluations[name][index]) for name in measures},
+                )
+                for index in range(len(evaluations["step"]))
+            ],
+            chunks=[chunk] if len(steps) else [],
+            stride=stride,
+            steps=int(content["steps"]),
+            seconds=float(content["seconds"]),
+        )
+
+
+def _floats(values: Any) -> np.ndarray:
+    """Numbers of a file, where null stands for what is not finite."""
+    return np.array([math.nan if value is None else value for value in values], np.float64)

@@ -17,6 +17,8 @@ from .problems import registry
 DEFAULT_PROBLEMS = ("digits",)
 DEFAULT_OPTIMIZERS = ("meka", "adameka", "adam:1e-3", "sgd:0.1")
 RESULTS = "results.json"
+_ELSEWHERE = "Choose another folder, or move that one away."
+_RESUME = "Add --resume to continue that comparison, or choose another folder."
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Settings:
     Attributes:
       problems: names in the registry.
       optimizers: what to compare.
-      out: existing folder for results and figures, holding no other results.
+      out: existing folder for results and figures, holding no results but those to continue.
       epochs: passes over the data, or None for the problem's default.
       seconds: training time of each run, compilation and evaluation apart, instead of `epochs`.
       batch_size: examples per step, or None for the problem's default.
@@ -62,6 +64,7 @@ def check(
     tune: bool = False,
     data_dir: str | None = None,
     out: str | None = None,
+    resume: bool = False,
 ) -> Settings:
     """Turn what the user typed into settings; creates the output folder last of all.
 
@@ -94,11 +97,16 @@ def check(
                 f"expected --batch-size to be at most the {examples:,} training examples of "
                 f"{name}, got {size}. Choose a smaller one."
             )
+    if resume and out is None:
+        raise UsageError(
+            "expected --out with --resume, got no folder. Name the one that the interrupted "
+            "comparison wrote to."
+        )
     default_out = f"results/{'+'.join(names)}-{datetime.now():%Y%m%d-%H%M%S}"
     return Settings(
         problems=names,
         optimizers=specs,
-        out=output_folder(out or default_out, RESULTS),
+        out=output_folder(out or default_out, *(() if resume else (RESULTS,)), advice=_RESUME),
         epochs=n_epochs,
         seconds=n_seconds,
         batch_size=size,
@@ -136,8 +144,13 @@ def positive_number(option: str, text: str) -> float:
     return value
 
 
-def output_folder(text: str, *files: str) -> Path:
+def output_folder(text: str, *files: str, advice: str = _ELSEWHERE) -> Path:
     """Make the folder, and make sure that it can be written to and has none of the files.
+
+    Args:
+      text: the folder.
+      files: names of files that must not exist.
+      advice: what to do if one does.
 
     Raises:
       UsageError: if it cannot be written to, or writing would replace an earlier result.
@@ -147,7 +160,7 @@ def output_folder(text: str, *files: str) -> Path:
         if (folder / file).exists():
             raise UsageError(
                 f"expected --out to be a folder without earlier results, but {folder / file} "
-                f"exists. Choose another folder, or move that one away."
+                f"exists. {advice}"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def rows(runs: Sequence[Run], specs: Sequence[OptimizerSpec]) -> list[Row]:
 def row(runs: Sequence[Run], spec: OptimizerSpec, label: str) -> Row | None:
     """The row of one spec, or None if nothing of it has been run."""
     recorded = [run for run in runs if run.spec == spec and run.evaluations]
-    ended = [run for run in recorded if run.status in ("finished", "diverged")]
+    ended = [run for run in recorded if run.ended]
     chosen = tuple(ended or recorded)
     return Row(label, spec, chosen) if chosen else None
 
@@ -122,7 +122,7 @@ def sweep(runs: Sequence[Run], specs: Sequence[OptimizerSpec], seeds: int) -> Sw
     of_grid = [run for run in runs if run.spec in specs]
     complete, losses = [], []
     for spec in specs:
-        ended = [r for r in of_grid if r.spec == spec and r.status in ("finished", "diverged")]
+        ended = [run for run in of_grid if run.spec == spec and run.ended]
         if len(ended) == seeds:
             complete.append(spec)
             losses.append(float(np.mean([run.final("train_loss") for run in ended])))

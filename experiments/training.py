@@ -9,6 +9,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
+from .checkpoints import Checkpoints
 from .problems import Problem
 from .program import CHUNK, Carry, Program
 from .runs import Evaluation, Run
@@ -23,6 +24,7 @@ def train(
     program: Program,
     budget: Budget,
     watch: Callable[[], None] = lambda: None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train until the budget is spent or the loss is no longer finite, recording into `run`.
 
@@ -34,32 +36,36 @@ def train(
       program: made for the problem and the kind of optimizer of `run`.
       budget: when to stop and when to evaluate.
       watch: called whenever `run` has grown.
+      checkpoints: where the run continues from, and is kept now and then; or None.
     """
     carry = program.start(run.seed, run.spec.learning_rate)
+    if checkpoints:
+        carry = checkpoints.restore(run, carry)
     examples = jax.tree.leaves(problem.data)[0].shape[0]
-    seconds = 0.0
-    _evaluate(run, problem, carry, seconds)
+    if not run.evaluations:
+        _evaluate(run, problem, carry)
     while run.status == "running":
         watch()
         # The first step tells how long a step takes.
-        affordable = int(_CHUNK_SECONDS * run.steps / seconds) if run.steps else 1
+        affordable = int(_CHUNK_SECONDS * run.steps / run.seconds) if run.steps else 1
         length = max(1, min(CHUNK, budget.steps_to_next_look(run.steps), affordable))
         rows = batches(run.seed, run.steps, length, examples, program.batch_size)
         clock = time.perf_counter()
         carry, records = jax.block_until_ready(program.advance(carry, rows, length))
         elapsed = time.perf_counter() - clock
         chunk = {name: np.asarray(values)[:length] for name, values in records.items()}
-        chunk["seconds"] = seconds + elapsed * np.arange(1, length + 1) / length
-        seconds += elapsed
-        run.chunks.append(chunk)
+        chunk["seconds"] = run.seconds + elapsed * np.arange(1, length + 1) / length
+        run.add(chunk)
         if not np.isfinite(chunk["loss"]).all():
             run.status = "diverged"
             break
-        done = budget.is_spent(run.steps, seconds)
-        if done or budget.is_due(run.steps, seconds, run.evaluations[-1]):
-            _evaluate(run, problem, carry, seconds)
+        done = budget.is_spent(run.steps, run.seconds)
+        if done or budget.is_due(run.steps, run.seconds, run.evaluations[-1]):
+            _evaluate(run, problem, carry)
         if done and run.status == "running":
             run.status = "finished"
+        if checkpoints and run.status == "running":
+            checkpoints.offer(run, carry)
     watch()
 
 
@@ -85,8 +91,8 @@ def _order(seed: int, epoch: int, examples: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
-def _evaluate(run: Run, problem: Problem, carry: Carry, seconds: float) -> None:
+def _evaluate(run: Run, problem: Problem, carry: Carry) -> None:
     values = problem.evaluate(carry.params)
-    run.evaluations.append(Evaluation(run.steps, seconds, values))
+    run.evaluations.append(Evaluation(run.steps, run.seconds, values))
     if not np.isfinite(values["train_loss"]):
         run.status = "diverged"

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from mekax.experiments import cli, problems
+from mekax.experiments import cli, files, problems, settings
+from mekax.experiments.optimizer_specs import parse_all
 
 # Runs every bad command line in one process, which must not import anything heavy.
 RUN_ALL = """
@@ -19,8 +20,9 @@ for words in json.load(sys.stdin):
         try:
             main(words)
         except SystemExit as exit:
-            heavy = {"jax", "optax", "flax", "tensorflow_datasets", "matplotlib", "sklearn"}
-            results.append([exit.code, errors.getvalue(), sorted(heavy & set(sys.modules))])
+            heavy = {"jax", "optax", "flax", "orbax", "tensorflow_datasets", "matplotlib"}
+            heavy = sorted((heavy | {"sklearn"}) & set(sys.modules))
+            results.append([exit.code, errors.getvalue(), heavy])
 print(json.dumps(results))
 """
 
@@ -51,7 +53,12 @@ BAD = {
     "compare digits --optimizers meka:0.1": "without a learning rate",
     "compare digits --optimizers meka --tune": "learning rate to tune",
     "compare digits --out FILE": "folder that can be written to",
-    "compare digits --out USED": "without earlier results",
+    "compare digits --out USED": "Add --resume to continue",
+    "compare digits --out USED --resume": "cannot be understood (KeyError: 'schema')",
+    "compare digits --out TRUNCATED --resume": "cannot be understood (JSONDecodeError",
+    "compare digits --out STALE --resume": "seeds was 3, is now 1",
+    "compare digits --seeds 3 --out STALE --resume": "jax was 0.0.1, is now",
+    "compare digits --resume": "expected --out with --resume",
     "compare digits --optimizers": "requires an argument",
     "compare digits --sedes 1": "No such option",
     "reproduce": "at least one reproduction",
@@ -68,7 +75,23 @@ def outcomes(tmp_path_factory):
     (folder / "used").mkdir()
     (folder / "used" / "results.json").write_text("{}")
     (folder / "used" / "noisy-quadratic.json").write_text("{}")
-    places = {"FILE": str(folder / "file"), "USED": str(folder / "used")}
+    (folder / "truncated").mkdir()
+    (folder / "truncated" / "results.json").write_text('{"schema": 1, "runs": [{"problem": "dig')
+    (folder / "stale").mkdir()
+    recorded = {
+        "schema": 1,
+        "command": ["mekax", "compare", "--seeds", "3"],
+        "settings": settings.Settings(
+            ("digits",), parse_all(settings.DEFAULT_OPTIMIZERS), folder, seeds=3
+        ).as_dict(),
+        "versions": {**files.versions(), "jax": "0.0.1"},
+        "device": {},
+        "problems": {},
+        "runs": [],
+    }
+    files.write_json(folder / "stale" / "results.json", recorded)
+    before = {path: path.read_bytes() for path in folder.glob("*/*")}
+    places = {name.upper(): str(folder / name) for name in ("file", "used", "truncated", "stale")}
     lines = [[places.get(word, word) for word in line.split()] for line in BAD]
     process = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
@@ -79,7 +102,8 @@ def outcomes(tmp_path_factory):
         env={**os.environ, "HOME": str(folder), "TFDS_DATA_DIR": ""},
         check=True,
     )
-    assert sorted(path.name for path in folder.iterdir()) == ["file", "used"]
+    assert sorted(path.name for path in folder.iterdir()) == ["file", "stale", "truncated", "used"]
+    assert {path: path.read_bytes() for path in folder.glob("*/*")} == before
     return dict(zip(BAD, json.loads(process.stdout), strict=True))
 
 

@@ -77,13 +77,13 @@ def test_table_and_figures(comparison):
 def test_interrupt_in_the_second_run(mekax, tmp_path, monkeypatch):
     real = training.train
 
-    def train(run, problem, program, budget, watch):
+    def train(run, problem, program, budget, watch, checkpoints):
         def interrupt():
             watch()
             if run.spec.kind == "momentum" and run.steps > 5:
                 raise KeyboardInterrupt
 
-        real(run, problem, program, budget, interrupt)
+        real(run, problem, program, budget, interrupt, checkpoints)
 
     monkeypatch.setattr(compare, "train", train)
     words = "compare digits-logistic --epochs 1 --optimizers sgd momentum adam --out"

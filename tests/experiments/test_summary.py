@@ -20,7 +20,10 @@ def made(optimizer, seed, losses, status="finished", sizes=(1.0, 2.0), problem="
         "step_size": np.array(sizes),
         "seconds": 0.1 * np.arange(1, count + 1),
     }
-    return Run(problem, parse(optimizer), seed, status, 0.5, evaluations, [chunk])
+    run = Run(problem, parse(optimizer), seed, status, 0.5, evaluations)
+    if count:
+        run.add(chunk)
+    return run
 
 
 def test_bootstrap_interval():
@@ -81,16 +84,23 @@ def test_evaluations_fall_on_the_ends_of_epochs():
 
 
 def test_strict_json(tmp_path):
-    content = {"a": [1.0, math.nan, -math.inf], "b": np.float32(0.1), "c": np.arange(2), "d": True}
+    content = {"a": [1.0, math.nan, -math.inf], "b": np.float32(0.5), "c": np.arange(2), "d": True}
     files.write_json(tmp_path / "x.json", content)
     text = (tmp_path / "x.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {
         "a": [1.0, None, None],
-        "b": 0.1,
+        "b": 0.5,
         "c": [0, 1],
         "d": True,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_files_give_back_float32_exactly(tmp_path):
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    files.write_json(tmp_path / "x.json", values)
+    read = json.loads((tmp_path / "x.json").read_text())
+    np.testing.assert_array_equal(np.array(read, np.float32), values)
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -107,6 +117,20 @@ def test_long_runs_are_thinned():
     assert records["stride"] == 3
     assert len(records["step"]) == len(records["loss"]) == 4_000
     assert list(records["step"][:2]) == [1, 4]
+
+
+@pytest.mark.parametrize("count", [2, 12_000])
+def test_runs_come_back_from_a_file(count):
+    run = made("sgd:0.3", 1, [1.0, math.nan], "diverged", sizes=np.linspace(0.0, 1.0, count))
+    content = files.plain(run.as_dict())
+    back = Run.from_dict(content)
+    assert files.plain(back.as_dict()) == content
+    assert (back.spec, back.steps, back.ended) == (run.spec, count, True)
+    assert back.seconds == pytest.approx(run.seconds)
+    ours, theirs = curves.of_record([run], "step_size"), curves.of_record([back], "step_size")
+    assert ours is not None
+    assert theirs is not None
+    np.testing.assert_allclose(theirs.middle, np.interp(theirs.x, ours.x, ours.middle), atol=0.01)
 
 
 def test_curves_of_different_lengths_share_an_axis():
@@ -136,7 +160,6 @@ def test_table_of_odd_values():
         made("sgd", 0, [1.0, 0.5]),
         made("sgd", 1, [1.0, math.nan], "diverged"),
     ]
-    runs[0].chunks.clear()
     console = Console(width=160, record=True)
     console.print(tables.table("p", summary.rows(runs, [parse("sgd:9"), parse("sgd")])))
     text = console.export_text()
