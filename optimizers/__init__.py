@@ -13,6 +13,7 @@ from ._kalman_filter import scale_by_kalman_filter
 from ._line_model import LineModel
 from ._meka import meka
 from ._metrics import metrics
+from ._nnx import nnx_value_fn
 from ._warm_start import warm_start
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "log_expected_improvement",
     "meka",
     "metrics",
+    "nnx_value_fn",
     "probability_of_improvement",
     "scale_by_expected_improvement",
     "scale_by_kalman_filter",
