@@ -102,11 +102,18 @@ def test_clipping_before_the_filter_underestimates_slopes(loop):
 def test_injected_cap_counts_from_the_next_step_on(loop):
     tx = optax.inject_hyperparams(loop["meka"])(max_step_size=1e-2)
     state = tx.init(START)
-    step = jax.jit(lambda state: _one_step(loop, tx, START, state)[1])
+    traces = []
+
+    @jax.jit
+    def step(state):
+        traces.append(1)
+        return _one_step(loop, tx, START, state)[1]
+
     for cap in (1e-2, 1e-3):
-        state.hyperparams["max_step_size"] = jnp.asarray(cap)
+        state.hyperparams["max_step_size"] = jnp.float32(cap)
         state = step(state)
         np.testing.assert_allclose(loop["metrics"](state)["step_size"], cap, rtol=1e-4)
+    assert len(traces) == 1
 
 
 def test_chunks_change_nothing(loop):
