@@ -12,7 +12,7 @@ from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import require_value_fn
 from ._direction import norm, unit
-from ._finite import all_finite, select
+from ._finite import all_finite, select, select_state
 from ._kalman_filter import displacement_from
 from ._step_rule import Ahead, Behind, StepRuleState, choose_length, init_step_rule
 
@@ -77,7 +77,7 @@ def step_rule(
             log_trust=state.log_trust - jnp.log(2.0),
             length=0 * state.length,
         )
-        new = select(finite, new, halved)
+        new = select_state(finite, new, halved)
         forward = jax.tree.map(lambda v: new.length * v, direction)
         back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
         back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
@@ -172,7 +172,7 @@ def scale_by_expected_improvement(
         updates, new_rule, finite = rule.step(
             state.rule, behind, ahead, direction, params, state.params, all_finite(updates)
         )
-        params = select(finite, params, state.params)
+        params = select_state(finite, params, state.params)
         return updates, ExpectedImprovementState(params, new_rule)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -13,3 +13,8 @@ def all_finite(tree: PyTree) -> jax.Array:
 def select(condition: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
     """Choose between two trees of one structure; unlike a blend, never mixes in a NaN."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
+
+
+def select_state(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    """Choose between a new and an old state, in the dtypes of the old one, which never change."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a, b.dtype), b), new, old)

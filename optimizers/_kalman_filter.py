@@ -21,7 +21,7 @@ from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, wid
 from ..curvature._validation import check_params
 from ._arguments import require_value_fn
 from ._ema import debias, update_ema
-from ._finite import all_finite, select
+from ._finite import all_finite, select, select_state
 
 Statistics = Literal["sketched", "exact"]
 
@@ -96,13 +96,13 @@ def gradient_filter(
         check_params(params)
         zeros = widen(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(p)), params))
         variance = zero_variance(params, covariance)
-        counter = jnp.zeros((), jnp.int32)
+        # Every leaf is an array of its own: shared ones cannot be donated.
         return KalmanFilterState(
-            count=counter,
-            skipped=counter,
-            params=cast_like(zeros, params),
+            count=jnp.zeros((), jnp.int32),
+            skipped=jnp.zeros((), jnp.int32),
+            params=cast_like(jax.tree.map(jnp.zeros_like, zeros), params),
             belief=GradientBelief(zeros, variance),
-            noise=variance,
+            noise=jax.tree.map(jnp.zeros_like, variance),
             gain=jax.tree.map(jnp.ones_like, variance),
         )
 
@@ -133,7 +133,7 @@ def gradient_filter(
         finite = all_finite((gradient, stats._replace(gradient=())))
         new_state = KalmanFilterState(count, state.skipped, params, belief, noise, gain)
         old_state = state._replace(skipped=jnp.asarray(optax.safe_increment(state.skipped)))
-        return select(finite, new_state, old_state), stats, finite
+        return select_state(finite, new_state, old_state), stats, finite
 
     return GradientFilter(init, update, decay)
 

@@ -47,7 +47,8 @@ def masked(
         return lambda p: value_fn(merge(p, params))
 
     def init_fn(params: PyTree) -> PyTree:
-        return tx.init(split(params, params))
+        # Optax probes the structure of states with a leafless placeholder, which no mask fits.
+        return tx.init(split(params, params) if jax.tree.leaves(params) else params)
 
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         if params is None or value_fn is None:

@@ -24,6 +24,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `loss_std`         | √s, its standard deviation                                          |
     | `predicted_change` | mean change of the loss that the last step promises                 |
     | `realized_change`  | change of the filtered loss over the step before                    |
+    | `lessons`          | steps from which the trust was adapted: those made as chosen        |
     | `skipped`          | steps refused because something measured was not finite             |
     | `gain`             | K, averaged over the parameters: weight of the newest gradient      |
     | `gradient_snr`     | ‖m‖² / tr P                                                         |

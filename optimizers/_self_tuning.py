@@ -13,7 +13,7 @@ from ._arguments import require_value_fn
 from ._direction import norm
 from ._ema import debias
 from ._expected_improvement import StepRule, look_ahead
-from ._finite import select
+from ._finite import select_state
 from ._kalman_filter import GradientFilter, KalmanFilterState, displacement_from
 from ._step_rule import Behind, StepRuleState
 
@@ -73,8 +73,8 @@ def self_tuning(
         )
         refused = state.filter._replace(skipped=state.filter.skipped + 1)
         return updates, SelfTuningState(
-            select(finite, filtered, refused),
-            select(finite, scaling, state.preconditioner),
+            select_state(finite, filtered, refused),
+            select_state(finite, scaling, state.preconditioner),
             new_rule,
         )
 

@@ -38,6 +38,7 @@ class StepRuleState(NamedTuple):
       log_trust: logarithm of the trust c, the end of the interval in Newton steps.
       calibration: moving average of the part of the claimed slope that was there, from 1.
       length: L, chosen at the last step.
+      step_size: α = L/‖d‖, the same in units of the direction as given.
       model: the `LineModel` of the last step, per unit length.
       direction_norm: ‖d‖ of the last step.
       predicted_change: mean of the change of the loss predicted for the last step.
@@ -53,6 +54,7 @@ class StepRuleState(NamedTuple):
     log_trust: jax.Array
     calibration: jax.Array
     length: jax.Array
+    step_size: jax.Array
     model: LineModel
     direction_norm: jax.Array
     predicted_change: jax.Array
@@ -65,7 +67,7 @@ class StepRuleState(NamedTuple):
         curvature = jnp.maximum(jnp.abs(model.curvature), tiny)
         spread = model.slope_variance + jnp.square(self.length) * model.curvature_variance
         return {
-            "step_size": self.length / norm,
+            "step_size": self.step_size,
             "step_size_std": _finite(jnp.sqrt(spread) / curvature / norm),
             "slope": model.slope,
             "slope_std": jnp.sqrt(model.slope_variance),
@@ -78,6 +80,7 @@ class StepRuleState(NamedTuple):
             "loss_std": jnp.sqrt(self.value.variance),
             "predicted_change": self.predicted_change,
             "realized_change": self.realized_change,
+            "lessons": self.lessons,
             "skipped": self.skipped,
         }
 
@@ -88,22 +91,29 @@ def _finite(x: jax.Array) -> jax.Array:
 
 def init_step_rule(dtype: jnp.dtype) -> StepRuleState:
     """Build the state before the first step, in the given dtype."""
-    zero = jnp.zeros((), dtype)
-    counter = jnp.zeros((), jnp.int32)
+
+    # Every leaf is an array of its own: shared ones cannot be donated.
+    def zero() -> jax.Array:
+        return jnp.zeros((), dtype)
+
+    def counter() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
+
     return StepRuleState(
-        count=counter,
-        lessons=counter,
-        skipped=counter,
-        value=ValueBelief(zero, zero),
-        value_noise=zero,
-        curvature=zero,
-        log_trust=zero,
-        calibration=zero + 1,
-        length=zero,
-        model=LineModel(zero, zero, zero, zero, zero),
-        direction_norm=zero,
-        predicted_change=zero,
-        realized_change=zero,
+        count=counter(),
+        lessons=counter(),
+        skipped=counter(),
+        value=ValueBelief(zero(), zero()),
+        value_noise=zero(),
+        curvature=zero(),
+        log_trust=zero(),
+        calibration=zero() + 1,
+        length=zero(),
+        step_size=zero(),
+        model=LineModel(zero(), zero(), zero(), zero(), zero()),
+        direction_norm=zero(),
+        predicted_change=zero(),
+        realized_change=zero(),
     )
 
 
@@ -236,6 +246,7 @@ def choose_length(
         log_trust=log_trust,
         calibration=calibration,
         length=length,
+        step_size=length / jnp.maximum(ahead.direction_norm, jnp.finfo(length.dtype).tiny),
         model=model,
         direction_norm=ahead.direction_norm,
         predicted_change=model.change(length),

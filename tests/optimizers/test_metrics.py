@@ -19,6 +19,7 @@ KEYS = {
     "predicted_change",
     "realized_change",
     "skipped",
+    "lessons",
     "gain",
     "gradient_snr",
 }
