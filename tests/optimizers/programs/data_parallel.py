@@ -10,6 +10,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from mekax.optimizers import adameka, meka, metrics
 
+# Eight devices share the threads of the host: with several programs in flight on two cores, the
+# collectives of one can wait for threads that the other holds.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 STEPS = 5
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 rng = np.random.default_rng(0)
@@ -44,7 +47,7 @@ def over_axis(x):
 def trajectory(advance, tx, place=lambda batch: batch):
     p, state = params, tx.init(params)
     for batch in batches:
-        p, state = advance(p, state, place(batch))
+        p, state = jax.block_until_ready(advance(p, state, jax.block_until_ready(place(batch))))
     gauges = metrics(state)
     return np.concatenate(
         [np.ravel(x) for x in (p["w"], p["v"], gauges["loss_std"], gauges["gain"])]
