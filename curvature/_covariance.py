@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from ._trees import PyTree, size
+from ._trees import PyTree, size, zeros_like
 
 Covariance = Literal["scalar", "per_leaf", "diagonal"]
 COVARIANCES: tuple[str, ...] = get_args(Covariance)
@@ -60,7 +60,5 @@ def zero_variance(params: PyTree, covariance: Covariance) -> PyTree:
     if covariance == "scalar":
         leaves = jax.tree.leaves(params)
         return jnp.zeros((), jnp.result_type(jnp.float32, *map(jnp.result_type, leaves)))
-    zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(jnp.float32, leaf)), params
-    )
+    zeros = zeros_like(params, wide=True)
     return reduce_diagonal(zeros, covariance)

@@ -24,6 +24,23 @@ def widen(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, accumulator_dtype(leaf)), tree)
 
 
+def zeros_like(tree: PyTree, wide: bool = False) -> PyTree:
+    """Build zeros of the shapes, dtypes and shardings of a tree of arrays or of their shapes.
+
+    Args:
+      tree: arrays, numbers, or `jax.ShapeDtypeStruct`s.
+      wide: whether to give every leaf its accumulator dtype instead of its own.
+    """
+    # The dtype is stated because it would be weak for Python numbers; the sharding is kept because
+    # a state on one device would neither fit there nor keep its form over a step.
+    return jax.tree.map(
+        lambda leaf: jnp.zeros_like(
+            leaf, dtype=accumulator_dtype(leaf) if wide else jnp.result_type(leaf)
+        ),
+        tree,
+    )
+
+
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """Cast every leaf of `tree` to the dtype of the matching leaf of `like`."""
     return jax.tree.map(lambda leaf, other: jnp.asarray(leaf, jnp.result_type(other)), tree, like)

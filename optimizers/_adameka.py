@@ -7,7 +7,7 @@ import optax
 from ..curvature import Covariance
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation
-from ..curvature._trees import widen
+from ..curvature._trees import widen, zeros_like
 from ._acquisitions import Acquisition, AcquisitionName
 from ._ema import debias, update_ema
 from ._expected_improvement import step_rule
@@ -78,9 +78,7 @@ def adameka(
     """
 
     def init(params):
-        return jax.tree.map(
-            lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(jnp.float32, p)), params
-        )
+        return zeros_like(params, wide=True)
 
     def update(second_moment, gradient, count):
         del count

@@ -7,7 +7,7 @@ import optax
 from ..curvature import ValueFn, directional
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, cast_like, widen
+from ..curvature._trees import PyTree, cast_like, widen, zeros_like
 from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import require_value_fn
@@ -152,9 +152,7 @@ def scale_by_expected_improvement(
 
     def init_fn(params: PyTree) -> ExpectedImprovementState:
         state = rule.init(params)
-        return ExpectedImprovementState(
-            jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(p)), params), state
-        )
+        return ExpectedImprovementState(zeros_like(params), state)
 
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args

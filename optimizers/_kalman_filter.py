@@ -17,7 +17,7 @@ from ..curvature import (
 from ..curvature._covariance import check_covariance, zero_variance
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, widen
+from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, widen, zeros_like
 from ..curvature._validation import check_params
 from ._arguments import require_value_fn
 from ._ema import debias, update_ema
@@ -94,14 +94,13 @@ def gradient_filter(
 
     def init(params: PyTree) -> KalmanFilterState:
         check_params(params)
-        zeros = widen(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(p)), params))
         variance = zero_variance(params, covariance)
         # Every leaf is an array of its own: shared ones cannot be donated.
         return KalmanFilterState(
             count=jnp.zeros((), jnp.int32),
             skipped=jnp.zeros((), jnp.int32),
-            params=cast_like(jax.tree.map(jnp.zeros_like, zeros), params),
-            belief=GradientBelief(zeros, variance),
+            params=zeros_like(params),
+            belief=GradientBelief(zeros_like(params, wide=True), variance),
             noise=jax.tree.map(jnp.zeros_like, variance),
             gain=jax.tree.map(jnp.ones_like, variance),
         )

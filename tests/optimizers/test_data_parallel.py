@@ -21,21 +21,33 @@ def environment(devices):
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
-@needs_shard_map
-def test_eight_devices_equal_one():
+def run(program, devices):
+    """The numbers that a program prints at the end."""
     result = subprocess.run(
-        [sys.executable, PROGRAMS / "data_parallel.py"],
-        env=environment(8),
+        [sys.executable, PROGRAMS / program],
+        env=environment(devices),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    differences = json.loads(result.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@needs_shard_map
+def test_eight_devices_equal_one():
+    differences = run("data_parallel.py", devices=8)
     assert len(differences) == 9
     for way, difference in differences.items():
         # The argmax of a flat utility turns rounding of 1e-7 into its square root at worst.
         assert difference < 1e-3, (way, difference)
+
+
+@pytest.mark.skipif(not hasattr(jax.sharding, "AxisType"), reason="axis types are newer")
+def test_split_parameters_split_the_state_and_change_nothing():
+    differences = run("split_parameters.py", devices=4)
+    assert len(differences) > 30
+    assert max(differences.values()) < 1e-9
 
 
 @needs_shard_map
