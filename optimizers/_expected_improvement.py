@@ -73,9 +73,12 @@ def step_rule(
         new = choose_length(state, behind, ahead, limit, utility, calibrate, decay)
         finite = finite & all_finite((behind, ahead, new))
         halved = state._replace(
-            skipped=state.skipped + 1,
+            skipped=jnp.asarray(optax.safe_increment(state.skipped)),
             log_trust=state.log_trust - jnp.log(2.0),
+            # No step was chosen: neither form of it may show the one before. Products, because a
+            # donated buffer is only reused where it is read.
             length=0 * state.length,
+            step_size=0 * state.step_size,
         )
         new = select_state(finite, new, halved)
         forward = jax.tree.map(lambda v: new.length * v, direction)

@@ -71,7 +71,9 @@ def self_tuning(
         updates, new_rule, finite = rule.step(
             state.rule, behind, ahead, direction, params, state.filter.params, finite
         )
-        refused = state.filter._replace(skipped=state.filter.skipped + 1)
+        refused = state.filter._replace(
+            skipped=jnp.asarray(optax.safe_increment(state.filter.skipped))
+        )
         return updates, SelfTuningState(
             select_state(finite, filtered, refused),
             select_state(finite, scaling, state.preconditioner),
