@@ -3,6 +3,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..curvature._trees import PyTree, widen
@@ -32,7 +33,7 @@ class WarmStartState(NamedTuple):
 
 def warm_start(
     learning_rate: optax.ScalarOrSchedule,
-    until: int | Criterion,
+    until: jax.typing.ArrayLike | Criterion,
     adaptive: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
     """Make fixed steps first, then switch to an adaptive rule whose filters are warm by then.
@@ -49,8 +50,9 @@ def warm_start(
 
     Args:
       learning_rate: η, a number or any Optax schedule, of the fixed phase.
-      until: the number of fixed steps; or a criterion, a function from `metrics(inner state)` to
-        a boolean, that fires the switch for good, for example `lambda m: m["snr"] < 1.0`.
+      until: the number of fixed steps, also as an array; or a criterion, a function from
+        `metrics(inner state)` to a boolean, that fires the switch for good, for example
+        `lambda m: m["snr"] < 1.0`; static for `optax.inject_hyperparams`.
       adaptive: the transformation to switch to.
 
     Returns:
@@ -73,12 +75,12 @@ def warm_start(
     Source: Chen et al. (2020), arXiv 2011.04803, section 6.
     """
     if not callable(until):
-        if not isinstance(until, int) or isinstance(until, bool):
+        if not _is_integer(until):
             raise TypeError(
                 "mekax: warm_start expected until to be a number of steps or a criterion "
                 f"metrics -> bool, got {until!r}. Pass, for example, until=500."
             )
-        if until < 0:
+        if isinstance(until, int) and until < 0:
             raise ValueError(
                 f"mekax: warm_start expected until to be at least 0, got {until}. "
                 "Pass the number of fixed steps."
@@ -101,3 +103,13 @@ def warm_start(
         return select(switched, chosen, fixed), WarmStartState(count, switched, inner)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_integer(number: object) -> bool:
+    """Whether this is an integer scalar; traced, where `optax.inject_hyperparams` makes it so."""
+    return (
+        isinstance(number, int | np.integer | np.ndarray | jax.Array)
+        and not isinstance(number, bool)
+        and jnp.ndim(number) == 0
+        and jnp.issubdtype(jnp.result_type(number), jnp.integer)
+    )

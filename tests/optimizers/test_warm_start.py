@@ -69,7 +69,14 @@ def test_switch_at_zero_is_the_rule_itself(regression, train):
 
 
 @pytest.mark.parametrize(
-    ("until", "error"), [(-1, ValueError), (2.5, TypeError), (True, TypeError)]
+    ("until", "error"),
+    [
+        (-1, ValueError),
+        (2.5, TypeError),
+        (True, TypeError),
+        (jnp.float32(3), TypeError),
+        (jnp.arange(2), TypeError),
+    ],
 )
 def test_bad_switch_is_named(until, error):
     with pytest.raises(error, match="until"):
