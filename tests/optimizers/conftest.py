@@ -1,8 +1,110 @@
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from mekax.curvature import per_example
+from mekax.optimizers import (
+    adameka,
+    meka,
+    scale_by_expected_improvement,
+    scale_by_kalman_filter,
+    warm_start,
+)
+
+
+class Transformation(NamedTuple):
+    """A row of the table over which Optax's contract is tested.
+
+    Attributes:
+      make: builds the transformation.
+      hyperparams: numeric arguments of `make`, all of which may be injected.
+      others: further arguments.
+      rate: factor that turns its updates into steps; 1 where they are steps already.
+    """
+
+    make: Callable[..., optax.GradientTransformationExtraArgs]
+    hyperparams: dict[str, Any]
+    others: dict[str, Any]
+    rate: float
+
+    def plain(self):
+        return self.make(**self.hyperparams, **self.others)
+
+    def injected(self):
+        return optax.inject_hyperparams(self.make)(**self.hyperparams, **self.others)
+
+    def step(self, tx, params, state, batch, loss_fn, noise=0.0):
+        """One step of the loop of every user; `noise` is added to the gradient alone."""
+        value_fn = per_example(loss_fn, batch)
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        grads = jax.tree.map(lambda g: g + jnp.asarray(noise, g.dtype), grads)
+        # Another transformation of a chain might ask for more; ours must swallow it.
+        updates, state = tx.update(grads, state, params, value_fn=value_fn, unknown_extra=1)
+        assert jax.tree.structure(updates) == jax.tree.structure(params)
+        updates = jax.tree.map(lambda u: u * jnp.asarray(self.rate, u.dtype), updates)
+        return optax.apply_updates(params, updates), state
+
+
+def _after_adam(max_step_size=None, decay=0.99):
+    rule = scale_by_expected_improvement(max_step_size=max_step_size, decay=decay)
+    return optax.chain(optax.scale_by_adam(), rule)
+
+
+def _filter_then_rule(learning_rate=0.1, until=3, decay=0.99, seed=0):
+    rule = warm_start(learning_rate, until, scale_by_expected_improvement(decay=decay))
+    return optax.chain(scale_by_kalman_filter(decay=decay, seed=seed), rule)
+
+
+TRANSFORMATIONS = {
+    "meka": Transformation(meka, {"max_step_size": 10.0, "decay": 0.9, "seed": 3}, {}, 1.0),
+    "adameka": Transformation(adameka, {"max_step_size": 10.0, "decay": 0.9, "seed": 3}, {}, 1.0),
+    "diagonal": Transformation(
+        meka, {"decay": 0.9}, {"statistics": "exact", "covariance": "diagonal"}, 1.0
+    ),
+    "filter": Transformation(scale_by_kalman_filter, {"decay": 0.9, "seed": 3}, {}, -0.05),
+    "rule": Transformation(
+        scale_by_expected_improvement, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0
+    ),
+    "warm_start": Transformation(
+        warm_start, {"learning_rate": 0.1, "until": 3}, {"adaptive": adameka()}, 1.0
+    ),
+    "adam+rule": Transformation(_after_adam, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0),
+    "filter+rule": Transformation(
+        _filter_then_rule, {"learning_rate": 0.1, "until": 3, "decay": 0.9, "seed": 3}, {}, 1.0
+    ),
+}
+
+
+@pytest.fixture
+def transformations():
+    """The whole table, to vary a row of it."""
+    return TRANSFORMATIONS
+
+
+@pytest.fixture(scope="module", params=TRANSFORMATIONS)
+def transformation(request):
+    """Every public transformation in turn, and chains of them."""
+    return TRANSFORMATIONS[request.param]
+
+
+# The older kernel emitters of XLA for the CPU compile programs of many small kernels, such as ours,
+# in half the time. The other files of this folder run what the defaults make of them.
+_QUICK = {"xla_cpu_use_fusion_emitters": False}
+
+
+@pytest.fixture(scope="session")
+def quick_jit():
+    """`jax.jit` that compiles fast, where compiling takes longer than all the rest."""
+    try:
+        jax.jit(lambda: 0, compiler_options=_QUICK)()
+    except jax.errors.JaxRuntimeError:  # other versions and devices do without
+        return jax.jit
+    return functools.partial(jax.jit, compiler_options=_QUICK)
 
 
 @pytest.fixture
