@@ -92,9 +92,10 @@ def transformation(request):
     return TRANSFORMATIONS[request.param]
 
 
-# The older kernel emitters of XLA for the CPU compile programs of many small kernels, such as ours,
-# in half the time. The other files of this folder run what the defaults make of them.
-_QUICK = {"xla_cpu_use_fusion_emitters": False}
+# The older kernel emitters of XLA for the CPU, without optimization, compile programs of many small
+# kernels, such as ours, in less than half the time. The other files of this folder run what the
+# defaults make of them.
+_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from mekax.curvature import per_example
 from mekax.optimizers import adameka, meka
 
@@ -73,7 +73,8 @@ def test_state_is_stable_in_every_structure(transformations, covariance, statist
 @pytest.mark.skipif(not hasattr(jax.sharding, "use_abstract_mesh"), reason="no explicit sharding")
 def test_state_keeps_the_shardings_of_the_parameters(transformation):
     """Over a mesh of two axes, with shardings as part of the types, in mixed dtypes."""
-    mesh = AbstractMesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    explicit = jax.sharding.AxisType.Explicit
+    mesh = jax.sharding.AbstractMesh((4, 2), ("x", "y"), axis_types=(explicit,) * 2)
     specs = {(2, 8, 4): (None, "x", "y"), (8, 6): ("x", "y"), (6,): ("y",), (3,): ()}
     dtypes = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float32)
     with jax.sharding.use_abstract_mesh(mesh):
