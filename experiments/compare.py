@@ -125,14 +125,14 @@ def _run_problem(
         return
     shown.note(f"{name}: loading")
     problem = problems.load(name, problems.Source(settings.data_dir, shown.note))
-    batch_size = settings.batch_size or min(problem.batch_size, _examples(problem))
+    batch_size = settings.batch_size or min(problem.batch_size, problem.examples)
     budget = _budget(settings, problem, batch_size)
     facts = {
         "description": problems.find(name).description,
-        "examples": _examples(problem),
+        "examples": problem.examples,
         "parameters": _parameters(problem),
         "batch_size": batch_size,
-        "steps_per_epoch": _examples(problem) // batch_size,
+        "steps_per_epoch": problem.examples // batch_size,
         "steps": budget.looks[-1] if budget.looks else None,
     }
     recorded = report["problems"].setdefault(name, facts)
@@ -168,11 +168,7 @@ def _budget(settings: Settings, problem: problems.Problem, batch_size: int) -> s
     if settings.seconds is not None:
         return schedule.of_seconds(settings.seconds, problem.evaluations)
     epochs = settings.epochs or problem.epochs
-    return schedule.of_epochs(epochs, _examples(problem) // batch_size, problem.evaluations)
-
-
-def _examples(problem: problems.Problem) -> int:
-    return jax.tree.leaves(problem.data)[0].shape[0]
+    return schedule.of_epochs(epochs, problem.examples // batch_size, problem.evaluations)
 
 
 def _parameters(problem: problems.Problem) -> int:

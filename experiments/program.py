@@ -37,14 +37,14 @@ class Program:
 
     Attributes:
       start: `(seed, learning_rate) -> Carry`.
-      advance: `(carry, rows, count) -> (carry, records)`: the first `count` steps of `rows`, the
-        examples of each batch, shape (CHUNK, batch_size); uses up its argument `carry`.
+      advance: `(carry, rows) -> (carry, records)`: steps on `rows`, the examples of each batch,
+        shape (at most CHUNK, batch_size); uses up its argument `carry`.
       batch_size: number of examples per step.
       compile_seconds: how long compiling and a first execution took.
     """
 
     start: Callable[[int, float | None], Carry]
-    advance: Callable[[Carry, np.ndarray, int], tuple[Carry, dict[str, jax.Array]]]
+    advance: Callable[[Carry, np.ndarray], tuple[Carry, dict[str, jax.Array]]]
     batch_size: int
     compile_seconds: float
 
@@ -84,50 +84,30 @@ def compile_program(problem: Problem, kind: str, batch_size: int) -> Program:
     carry = begin(jax.random.key(0), jnp.float32(1.0))
     batch = jax.tree.map(lambda leaf: leaf[:batch_size], problem.data)
     names = jax.eval_shape(step, carry, batch)[1]
-    advance = (_one_by_one if _loops_badly(step, carry, batch) else _in_a_loop)(advance_one)
 
-    def run(carry: Carry, rows: np.ndarray, count: int) -> tuple[Carry, Records]:
+    @partial(jax.jit, donate_argnums=0)
+    def advance(
+        loop: tuple[Carry, Records], data: PyTree, rows: jax.Array, count: jax.Array
+    ) -> tuple[Carry, Records]:
+        # The number of steps is dynamic, so that one program serves every chunk.
+        return jax.lax.fori_loop(
+            0, count, lambda index, loop: advance_one(loop, data, rows, index), loop
+        )
+
+    def run(carry: Carry, rows: np.ndarray) -> tuple[Carry, Records]:
         records = {name: jnp.zeros(CHUNK, jnp.float32) for name in names}
-        return advance((carry, records), problem.data, jnp.asarray(rows), count)
+        padded = np.pad(rows, ((0, CHUNK - len(rows)), (0, 0)))
+        carry, records = advance((carry, records), problem.data, padded, np.int32(len(rows)))
+        return carry, {name: values[: len(rows)] for name, values in records.items()}
 
     # Compiles, and the first execution is slower than the rest: neither counts as training.
-    jax.block_until_ready(run(carry, np.zeros((CHUNK, batch_size), np.int32), 1))
+    jax.block_until_ready(run(carry, np.zeros((1, batch_size), np.int32)))
     return Program(
         start=lambda seed, rate: begin(jax.random.key(seed), jnp.float32(rate or 0.0)),
         advance=run,
         batch_size=batch_size,
         compile_seconds=time.perf_counter() - clock,
     )
-
-
-def _in_a_loop(advance_one: Callable[..., Any]) -> Callable[..., Any]:
-    """All steps of a chunk in one call; the number of steps is dynamic, so one program serves."""
-
-    @partial(jax.jit, donate_argnums=0)
-    def advance(loop: PyTree, data: PyTree, rows: jax.Array, count: jax.Array) -> PyTree:
-        return jax.lax.fori_loop(
-            0, count, lambda index, loop: advance_one(loop, data, rows, index), loop
-        )
-
-    return lambda loop, data, rows, count: advance(loop, data, rows, jnp.int32(count))
-
-
-def _one_by_one(advance_one: Callable[..., Any]) -> Callable[..., Any]:
-    """One call per step."""
-    single = jax.jit(advance_one, donate_argnums=0)
-
-    def advance(loop: PyTree, data: PyTree, rows: jax.Array, count: int) -> PyTree:
-        for index in range(count):
-            loop = single(loop, data, rows, jnp.int32(index))
-        return loop
-
-    return advance
-
-
-def _loops_badly(step: Callable[..., Any], *arguments: PyTree) -> bool:
-    """Whether compiled loops are slow: XLA's gradients of convolutions are, 30-fold, on CPUs."""
-    convolves = "conv_general_dilated" in str(jax.make_jaxpr(step)(*arguments))
-    return convolves and jax.default_backend() == "cpu"
 
 
 def _gauges(state: PyTree) -> dict[str, jax.Array]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
 import jax
 import numpy as np
 
 from .checkpoints import Checkpoints
+from .data_order import batches
 from .problems import Problem
 from .program import CHUNK, Carry, Program
 from .runs import Evaluation, Run
@@ -41,7 +41,6 @@ def train(
     carry = program.start(run.seed, run.spec.learning_rate)
     if checkpoints:
         carry = checkpoints.restore(run, carry)
-    examples = jax.tree.leaves(problem.data)[0].shape[0]
     if not run.evaluations:
         _evaluate(run, problem, carry)
     while run.status == "running":
@@ -49,11 +48,11 @@ def train(
         # The first step tells how long a step takes.
         affordable = int(_CHUNK_SECONDS * run.steps / run.seconds) if run.steps else 1
         length = max(1, min(CHUNK, budget.steps_to_next_look(run.steps), affordable))
-        rows = batches(run.seed, run.steps, length, examples, program.batch_size)
+        rows = batches(run.seed, run.steps, length, problem.examples, program.batch_size)
         clock = time.perf_counter()
-        carry, records = jax.block_until_ready(program.advance(carry, rows, length))
+        carry, records = jax.block_until_ready(program.advance(carry, rows))
         elapsed = time.perf_counter() - clock
-        chunk = {name: np.asarray(values)[:length] for name, values in records.items()}
+        chunk = {name: np.asarray(values) for name, values in records.items()}
         chunk["seconds"] = run.seconds + elapsed * np.arange(1, length + 1) / length
         run.add(chunk)
         if not np.isfinite(chunk["loss"]).all():
@@ -67,28 +66,6 @@ def train(
         if checkpoints and run.status == "running":
             checkpoints.offer(run, carry)
     watch()
-
-
-def batches(seed: int, start: int, count: int, examples: int, batch_size: int) -> np.ndarray:
-    """Examples of consecutive steps; the same seed gives every optimizer the same ones.
-
-    Each epoch goes through the examples in a new order and leaves out an incomplete last batch.
-
-    Returns:
-      Integers, shape (CHUNK, batch_size), of which the first `count` rows are used.
-    """
-    per_epoch = examples // batch_size
-    rows = np.zeros((CHUNK, batch_size), np.int32)
-    for row, step in enumerate(range(start, start + count)):
-        epoch, index = divmod(step, per_epoch)
-        order = _order(seed, epoch, examples)
-        rows[row] = order[index * batch_size : (index + 1) * batch_size]
-    return rows
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, examples: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
 def _evaluate(run: Run, problem: Problem, carry: Carry) -> None:

@@ -1,7 +1,10 @@
-"""Classifiers in Flax: images of shape (n, height, width, channels) to logits (n, classes)."""
+"""Networks in Flax, whose examples do not meet: no statistics over the batch."""
 
+from .autoencoder import Autoencoder
 from .cnn import CNN
+from .convolution import Convolution
 from .logistic import LogisticRegression
 from .mlp import MLP
+from .transformer import Transformer
 
-__all__ = ["CNN", "MLP", "LogisticRegression"]
+__all__ = ["CNN", "MLP", "Autoencoder", "Convolution", "LogisticRegression", "Transformer"]

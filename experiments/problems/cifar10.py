@@ -23,3 +23,7 @@ def logistic(name: str, source: Source) -> Problem:
 
 def cnn(name: str, source: Source) -> Problem:
     return _problem(name, source, CNN((16, 32, 64), 10))
+
+
+def small_cnn(name: str, source: Source) -> Problem:
+    return _problem(name, source, CNN((8, 16, 32), 10))

@@ -1,6 +1,5 @@
 """Classification of images: cross-entropy of a Flax module's logits."""
 
-from collections.abc import Callable
 from typing import cast
 
 import flax.linen as nn
@@ -12,8 +11,7 @@ import optax
 from ..datasets import Dataset, Images
 from .problem import Problem, PyTree
 
-TRAIN_SUBSET = 10_000  # examples that the reported training loss is averaged over, at most
-CHUNK = 500  # examples evaluated at a time
+_cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def classification(
@@ -24,6 +22,7 @@ def classification(
     batch_size: int,
     epochs: int,
     evaluations: int = 20,
+    label_noise: float = 0.0,
 ) -> Problem:
     """Make the problem of training `module` on `dataset`.
 
@@ -34,6 +33,7 @@ def classification(
       batch_size: default batch size.
       epochs: default number of epochs.
       evaluations: how often to evaluate during a run, at least.
+      label_noise: part of the training labels that are replaced by random ones.
     """
     offset, scale = jnp.asarray(dataset.offset), jnp.asarray(dataset.scale)
 
@@ -56,50 +56,28 @@ def classification(
         return {"loss": _cross_entropy(outputs, labels), "accuracy": correct}
 
     data = _on_device(dataset.train)
+    if label_noise:
+        data["label"] = jnp.asarray(_corrupted(dataset.train.label, label_noise), jnp.int32)
     return Problem(
         name=name,
         init=init,
         loss=loss,
         losses=losses,
-        evaluate=_evaluation(measure, data, _on_device(dataset.test)),
+        measure=measure,
         data=data,
+        test=_on_device(dataset.test),
         batch_size=batch_size,
         epochs=epochs,
         evaluations=evaluations,
     )
 
 
-_cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-
-
 def _on_device(images: Images) -> dict[str, jax.Array]:
     return {"image": jnp.asarray(images.image), "label": jnp.asarray(images.label, jnp.int32)}
 
 
-def _evaluation(
-    measure: Callable[[PyTree, PyTree], dict[str, jax.Array]], train: PyTree, test: PyTree
-) -> Callable[[PyTree], dict[str, float]]:
-    """Averages over a fixed part of the training data and over all test data."""
-
-    @jax.jit
-    def averages(params: PyTree, data: PyTree) -> dict[str, jax.Array]:
-        def one(example: PyTree) -> dict[str, jax.Array]:
-            values = measure(params, jax.tree.map(lambda leaf: leaf[None], example))
-            return {name: value[0] for name, value in values.items()}
-
-        values = jax.lax.map(one, data, batch_size=CHUNK)
-        return {name: jnp.mean(value, dtype=jnp.float32) for name, value in values.items()}
-
-    count = jax.tree.leaves(train)[0].shape[0]
-    # Prepared data are stored in shuffled order, and so are the digits: a prefix is a sample.
-    subset = jax.tree.map(lambda leaf: leaf[: min(count, TRAIN_SUBSET)], train)
-
-    def evaluate(params: PyTree) -> dict[str, float]:
-        on_train, on_test = jax.device_get((averages(params, subset), averages(params, test)))
-        return {
-            "train_loss": float(np.asarray(on_train["loss"])),
-            "test_loss": float(np.asarray(on_test["loss"])),
-            "test_accuracy": float(np.asarray(on_test["accuracy"])),
-        }
-
-    return evaluate
+def _corrupted(label: np.ndarray, part: float) -> np.ndarray:
+    """Labels of which a part, always the same one, is drawn anew from all classes."""
+    rng = np.random.default_rng(2020)
+    chosen = rng.random(label.shape) < part
+    return np.where(chosen, rng.integers(0, label.max() + 1, label.shape), label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,10 @@ class Problem:
       loss: `(params, example, key) -> scalar`, the loss of one example.
       losses: `(params, batch, key) -> (n,)`, the losses of a batch, often faster than `loss`
         under `vmap`; deterministic problems ignore the key.
-      evaluate: `params -> dict of floats`: `train_loss` and `test_loss`, and whatever else there
-        is, such as `test_accuracy`.
+      measure: `(params, batch) -> dict of (n,)`, what is averaged over examples to judge the
+        parameters: `loss`, and whatever else there is, such as `accuracy`.
       data: training examples, a pytree of arrays with the examples along the leading axis.
+      test: examples held out, like `data`.
       batch_size: default number of examples per step.
       epochs: default number of passes over the data.
       evaluations: how often to evaluate during a run, at least.
@@ -52,8 +54,23 @@ class Problem:
     init: Callable[[jax.Array], PyTree]
     loss: Callable[[PyTree, PyTree, jax.Array], jax.Array]
     losses: Callable[[PyTree, PyTree, jax.Array], jax.Array]
-    evaluate: Callable[[PyTree], dict[str, float]]
+    measure: Callable[[PyTree, PyTree], dict[str, jax.Array]]
     data: PyTree
+    test: PyTree
     batch_size: int
     epochs: int
     evaluations: int = 20
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples."""
+        import jax
+
+        return jax.tree.leaves(self.data)[0].shape[0]
+
+    @cached_property
+    def evaluate(self) -> Callable[[PyTree], dict[str, float]]:
+        """`params -> dict of floats`: `train_loss`, `test_loss`, and whatever else is measured."""
+        from .evaluation import evaluator
+
+        return evaluator(self)

@@ -42,6 +42,9 @@ class Entry:
 
 
 PROBLEMS = {
+    "quadratic": Entry(
+        "20-dimensional noisy quadratic of condition 1,000", "quadratic", "noisy", examples=4096
+    ),
     "digits": Entry(
         "8×8 handwritten digits (built in), MLP 64-64-64-10", "digits", "mlp", examples=1438
     ),
@@ -58,11 +61,35 @@ PROBLEMS = {
         "logistic",
         dataset="mnist",
     ),
+    "mnist-noisy": Entry(
+        "28×28 handwritten digits, 20 % of the labels random, MLP",
+        "mnist",
+        "noisy_mlp",
+        dataset="mnist",
+    ),
+    "mnist-logistic-noisy": Entry(
+        "28×28 handwritten digits, 20 % of the labels random, logistic regression",
+        "mnist",
+        "noisy_logistic",
+        dataset="mnist",
+    ),
+    "mnist-autoencoder": Entry(
+        "28×28 handwritten digits, tanh autoencoder 784-64-16-64-784",
+        "mnist",
+        "autoencoder",
+        dataset="mnist",
+    ),
     "mnist-cnn": Entry(
         "28×28 handwritten digits, small GroupNorm CNN", "mnist", "cnn", dataset="mnist"
     ),
     "cifar10": Entry(
         "32×32 color photographs, small GroupNorm CNN", "cifar10", "cnn", dataset="cifar10"
+    ),
+    "cifar10-small": Entry(
+        "32×32 color photographs, GroupNorm CNN of 6,500 parameters",
+        "cifar10",
+        "small_cnn",
+        dataset="cifar10",
     ),
     "cifar10-mlp": Entry(
         "32×32 color photographs, MLP 3072-128-128-10", "cifar10", "mlp", dataset="cifar10"
@@ -72,6 +99,12 @@ PROBLEMS = {
         "cifar10",
         "logistic",
         dataset="cifar10",
+    ),
+    "text": Entry(
+        "next character of Python's documentation (built in), transformer",
+        "text",
+        "transformer",
+        examples=8_000,
     ),
 }
 

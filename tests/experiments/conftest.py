@@ -34,8 +34,9 @@ def parabola():
         init=lambda key: {"w": 2.0 + jax.random.uniform(key)},
         loss=loss,
         losses=losses,
-        evaluate=lambda params: {"train_loss": float(0.5 + 0.5 * params["w"] ** 2)},
+        measure=lambda params, batch: {"loss": 0.5 * (params["w"] - batch["x"]) ** 2},
         data={"x": jnp.resize(jnp.array([1.0, -1.0]), 24)},
+        test={"x": jnp.array([1.0, -1.0])},
         batch_size=4,
         epochs=2,
     )

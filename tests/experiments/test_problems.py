@@ -1,15 +1,24 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from mekax.experiments import datasets, problems
 from mekax.experiments.errors import UsageError
-from mekax.experiments.models import CNN, MLP, LogisticRegression
+from mekax.experiments.models import (
+    CNN,
+    MLP,
+    Autoencoder,
+    Convolution,
+    LogisticRegression,
+    Transformer,
+)
+from mekax.experiments.problems import autoencoder, classification
 
-DIGITS = [name for name, entry in problems.PROBLEMS.items() if entry.dataset is None]
+BUILT_IN = [name for name, entry in problems.PROBLEMS.items() if entry.dataset is None]
 
 
-@pytest.mark.parametrize("name", DIGITS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_problem(name):
     problem = problems.load(name)
     params = problem.init(jax.random.key(0))
@@ -56,3 +65,73 @@ def test_models_keep_examples_apart(model):
     logits = model.apply(params, x)
     assert logits.shape == (4, 3)
     np.testing.assert_allclose(model.apply(params, x[2:3])[0], logits[2], rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_is_that_of_flax(stride):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    ours = Convolution(5, stride)
+    params = ours.init(jax.random.key(1), x)
+    theirs = nn.Conv(5, (3, 3), strides=stride, padding=1, use_bias=False)
+    kernel = params["params"]["Dense_0"]["kernel"].reshape(3, 3, 3, 5)
+    np.testing.assert_allclose(
+        ours.apply(params, x),
+        theirs.apply({"params": {"kernel": kernel}}, x),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_label_noise_is_in_the_training_labels_only():
+    module, options = LogisticRegression(10), {"batch_size": 8, "epochs": 1}
+    clean = classification.classification("clean", datasets.digits(), module, **options)
+    noisy, again = (
+        classification.classification(
+            "noisy", datasets.digits(), module, **options, label_noise=0.2
+        )
+        for _ in range(2)
+    )
+    changed = np.asarray(clean.data["label"] != noisy.data["label"])
+    assert 0.14 < changed.mean() < 0.22  # a tenth of the random labels is right
+    np.testing.assert_array_equal(noisy.data["label"], again.data["label"])
+    np.testing.assert_array_equal(clean.test["label"], noisy.test["label"])
+    np.testing.assert_array_equal(clean.data["image"], noisy.data["image"])
+
+
+def test_autoencoder_of_the_mean_image_has_loss_one():
+    problem = autoencoder.autoencoder(
+        "digits", datasets.digits(), Autoencoder((8, 4)), batch_size=8, epochs=1
+    )
+    zeros = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
+    assert problem.evaluate(zeros)["train_loss"] == pytest.approx(1, rel=1e-4)
+    params = problem.init(jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: leaf[:3], problem.data)
+    one = problem.loss(params, jax.tree.map(lambda leaf: leaf[1], batch), jax.random.key(0))
+    np.testing.assert_allclose(problem.losses(params, batch, jax.random.key(0))[1], one, rtol=1e-5)
+
+
+def test_text_is_held_out_and_the_future_is_hidden():
+    problem = problems.load("text")
+    windows = {part: np.asarray(getattr(problem, part)["text"]) for part in ("data", "test")}
+    assert windows["data"].shape == (8_000, 33)
+    assert windows["test"].shape == (1_000, 33)
+    known = {row.tobytes() for row in windows["data"]}  # the text repeats itself a little
+    assert np.mean([row.tobytes() in known for row in windows["test"]]) < 0.1
+    params = problem.init(jax.random.key(0))
+    assert problem.evaluate(params)["test_loss"] == pytest.approx(np.log(65), abs=0.5)
+    model = Transformer(tokens=65)
+    x = jnp.asarray(windows["data"][:1, :-1])
+    changed = x.at[0, 20:].set(0)
+    logits, other = model.apply(params, x), model.apply(params, changed)
+    np.testing.assert_allclose(logits[0, :20], other[0, :20], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(logits[0, 20:], other[0, 20:])
+
+
+def test_quadratic_measures_the_excess_loss():
+    problem = problems.load("quadratic")
+    params = problem.init(jax.random.key(0))
+    values = problem.evaluate(params)
+    mean = problem.losses(params, problem.data, jax.random.key(0)).mean()
+    assert values["train_loss"] == pytest.approx(float(mean), rel=1e-3)
+    assert values["train_loss"] == values["test_loss"]
+    assert problem.evaluate(jnp.zeros_like(params))["train_loss"] == 0

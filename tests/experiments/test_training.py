@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 from mekax.experiments import program, schedule, training
+from mekax.experiments.data_order import batches
 from mekax.experiments.optimizer_specs import parse
 from mekax.experiments.runs import Run
 
@@ -23,28 +24,12 @@ def test_same_seed_same_run_whatever_the_chunks(parabola, monkeypatch):
     assert not np.array_equal(first.record("loss"), other.record("loss"))
 
 
-def test_one_step_per_call_is_the_same(parabola, monkeypatch):
-    looped = trained(parabola, program.compile_program(parabola, "sgd", 4), "sgd:0.1", 7)
-    monkeypatch.setattr(program, "_loops_badly", lambda *arguments: True)
-    single = trained(parabola, program.compile_program(parabola, "sgd", 4), "sgd:0.1", 7)
-    np.testing.assert_allclose(single.record("loss"), looped.record("loss"), rtol=1e-5)
-
-
-def test_convolutions_are_noticed():
-    def convolve(x):
-        return jax.lax.conv(x, x, (1, 1), "SAME")
-
-    x = jax.numpy.ones((1, 1, 3, 3))
-    assert program._loops_badly(convolve, x) == (jax.default_backend() == "cpu")
-    assert not program._loops_badly(jax.numpy.sin, x)
-
-
 def test_against_a_plain_loop(parabola):
     run = trained(parabola, program.compile_program(parabola, "sgd", 4), "sgd:0.3", 2)
     init_key, key = jax.random.split(jax.random.key(2))
     params, losses = parabola.init(init_key), []
     for step in range(18):
-        rows = training.batches(2, step, 1, 24, 4)[0]
+        rows = batches(2, step, 1, 24, 4)[0]
         batch = {"x": parabola.data["x"][rows]}
         batch_key = jax.random.fold_in(key, step)
 
@@ -78,12 +63,12 @@ def test_budget_of_seconds(parabola):
 
 
 def test_each_epoch_sees_every_example_once():
-    rows = np.concatenate([training.batches(0, step, 1, 24, 4)[:1] for step in range(12)])
+    rows = np.concatenate([batches(0, step, 1, 24, 4)[:1] for step in range(12)])
     for epoch in (rows[:6], rows[6:]):
         assert sorted(epoch.ravel()) == list(range(24))
     assert not np.array_equal(rows[:6], rows[6:])
 
 
 def test_incomplete_batch_is_left_out():
-    rows = np.concatenate([training.batches(0, step, 1, 10, 4)[:1] for step in range(2)])
+    rows = np.concatenate([batches(0, step, 1, 10, 4)[:1] for step in range(2)])
     assert len(set(rows.ravel())) == 8

@@ -1,0 +1,69 @@
+"""The next character of Python's own documentation, which ships with Python."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..models import Transformer
+from .problem import Problem, PyTree, Source
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"`()[]{}<>=+-*/_\n#"
+LENGTH = 32
+TRAIN, TEST = 8_000, 1_000
+
+
+def transformer(name: str, source: Source) -> Problem:
+    del source  # the text is built in
+    train, test = _windows()
+    module: nn.Module = Transformer(tokens=len(ALPHABET) + 1)
+
+    def per_character(params: PyTree, batch: PyTree) -> tuple[jax.Array, jax.Array]:
+        logits, following = module.apply(params, batch["text"][:, :-1]), batch["text"][:, 1:]
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, following)  # pyright: ignore[reportArgumentType]
+        return entropy, jnp.argmax(logits, axis=-1) == following  # pyright: ignore[reportArgumentType]
+
+    def losses(params: PyTree, batch: PyTree, key: jax.Array | None = None) -> jax.Array:
+        del key
+        return jnp.mean(per_character(params, batch)[0], axis=1)
+
+    def loss(params: PyTree, example: PyTree, key: jax.Array | None = None) -> jax.Array:
+        return losses(params, jax.tree.map(lambda leaf: leaf[None], example), key)[0]
+
+    def measure(params: PyTree, batch: PyTree) -> dict[str, jax.Array]:
+        entropy, correct = per_character(params, batch)
+        return {"loss": jnp.mean(entropy, axis=1), "accuracy": jnp.mean(correct, axis=1)}
+
+    return Problem(
+        name=name,
+        init=lambda key: module.init(key, jnp.zeros((1, LENGTH), jnp.int32)),
+        loss=loss,
+        losses=losses,
+        measure=measure,
+        data={"text": jnp.asarray(train)},
+        test={"text": jnp.asarray(test)},
+        batch_size=64,
+        epochs=10,
+    )
+
+
+def _windows() -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of LENGTH + 1 characters from random places: the last tenth of the text is held out.
+
+    Characters outside the alphabet become one more.
+    """
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics)).lower()
+    table = np.full(0x110000, len(ALPHABET), np.int32)
+    table[[ord(letter) for letter in ALPHABET]] = np.arange(len(ALPHABET))
+    codes = table[np.frombuffer(text.encode("utf-32-le"), np.uint32)]
+    cut = 9 * len(codes) // 10
+    rng = np.random.default_rng(2020)
+
+    def pieces(part: np.ndarray, count: int) -> np.ndarray:
+        starts = rng.integers(0, len(part) - LENGTH - 1, count)
+        return part[starts[:, None] + np.arange(LENGTH + 1)]
+
+    return pieces(codes[:cut], TRAIN), pieces(codes[cut:], TEST)
