@@ -8,6 +8,10 @@ from typing import Any
 import click
 
 from . import arguments, resuming, settings
+from .benchmark import methods as benchmark_methods
+from .benchmark import options as options_of_benchmark
+from .benchmark import threads
+from .benchmark.suite import PROFILES
 from .errors import UsageError, unknown_name
 from .optimizer_specs import DEFAULT_RATES, RATE_FREE
 from .problems.registry import PROBLEMS
@@ -33,6 +37,14 @@ class CompareCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, arguments.spread(args, "--optimizers", stop=PROBLEMS))
+
+
+class BenchmarkCommand(click.Command):
+    """Lets `--methods` and `--batch-size` take several words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = arguments.spread(args, "--methods", stop=PROBLEMS)
+        return super().parse_args(ctx, arguments.spread(words, "--batch-size", stop=PROBLEMS))
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,6 +91,43 @@ def compare(ctx: click.Context, **options: Any) -> None:
     from .compare import compare as run
 
     if not run(checked, _console(), sys.argv, earlier):
+        ctx.exit(INTERRUPTED)
+
+
+@main.command(
+    cls=BenchmarkCommand,
+    epilog=f"Methods: {', '.join(benchmark_methods.DEFAULT)}; with --ablate also "
+    f"{', '.join(benchmark_methods.ABLATIONS)}.",
+)
+@click.argument("problems", metavar="[PROBLEM]...", nargs=-1)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    default="standard",
+    show_default=True,
+    help="How thorough: " + "; ".join(f"{n}, {p.description}" for n, p in PROFILES.items()) + ".",
+)
+@click.option("--batch-size", multiple=True, metavar="N...", help="Examples per step [32 512].")
+@click.option("--methods", multiple=True, metavar="NAME...", help="What to compare [all].")
+@click.option("--ablate", is_flag=True, help="Compare variations of ours as well.")
+@click.option(
+    "--jobs", metavar="N", default="1", show_default=True, help="Processes, of one thread each."
+)
+@click.option("--seeds", metavar="K", help="Repetitions [default: the profile's].")
+@click.option("--data-dir", metavar="DIR", help="Prepared datasets [default: $TFDS_DATA_DIR].")
+@click.option("--out", metavar="DIR", help="Units and report; continued if it holds some.")
+@click.pass_context
+def benchmark(ctx: click.Context, **options: Any) -> None:
+    """Compare self-tuning with swept baselines and with peers, on a suite of problems.
+
+    Repeat the command with the same --out to continue what was stopped, or to add problems or
+    methods; start it several times at once, and the processes share the work.
+    """
+    checked = options_of_benchmark.check(**options)
+    threads.use_one()
+    from .benchmark.run import benchmark as run
+
+    if not run(checked, _console(), sys.argv):
         ctx.exit(INTERRUPTED)
 
 

@@ -30,41 +30,41 @@ def draw_all(problem: str, rows: Sequence[Row], folder: Path) -> list[Path]:
     panels = [panel for panel in PANELS if panel.has(rows)]
     files = []
     for panel in panels:
-        figure = _figure(6.4, 4.4)
-        axes = figure.add_subplot()
+        one = figure(6.4, 4.4)
+        axes = one.add_subplot()
         panel.draw(axes, rows)
         axes.set_title(f"{problem}: {axes.get_title()}", fontsize=11)
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9
-        )
-        files.append(_save(figure, folder / f"{panel.file}.png"))
+        one.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        files.append(save(one, folder / f"{panel.file}.png"))
     return [*files, _overview(problem, rows, panels, folder)]
 
 
 def _overview(problem: str, rows: Sequence[Row], panels: Sequence[Panel], folder: Path) -> Path:
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = _figure(4.3 * columns, 3.3 * lines + 0.8)
-    axes = np.atleast_1d(figure.subplots(lines, columns)).ravel()
+    whole = figure(4.3 * columns, 3.3 * lines + 0.8)
+    axes = np.atleast_1d(whole.subplots(lines, columns)).ravel()
     for panel, place in zip(panels, axes, strict=False):
         panel.draw(place, rows)
     for place in axes[len(panels) :]:
         place.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=10)
+    whole.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=10)
     seeds = max(len(row.runs) for row in rows)
     over = f" (median and range of {seeds} seeds)" if seeds > 1 else ""
-    figure.suptitle(f"{problem}{over}", fontsize=13)
-    return _save(figure, folder / "overview.png")
+    whole.suptitle(f"{problem}{over}", fontsize=13)
+    return save(whole, folder / "overview.png")
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=_DPI, facecolor="white")
+def save(made: Figure, path: Path) -> Path:
+    """Write the figure and return its path."""
+    made.savefig(path, dpi=_DPI, facecolor="white")
     return path

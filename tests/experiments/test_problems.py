@@ -118,7 +118,7 @@ def test_text_is_held_out_and_the_future_is_hidden():
     known = {row.tobytes() for row in windows["data"]}  # the text repeats itself a little
     assert np.mean([row.tobytes() in known for row in windows["test"]]) < 0.1
     params = problem.init(jax.random.key(0))
-    assert problem.evaluate(params)["test_loss"] == pytest.approx(np.log(65), abs=0.5)
+    assert problem.evaluate(params)["test_loss"] == pytest.approx(np.log(65), abs=1)
     model = Transformer(tokens=65)
     x = jnp.asarray(windows["data"][:1, :-1])
     changed = x.at[0, 20:].set(0)

@@ -1,0 +1,158 @@
+"""What is trained on, and for how long; needs no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..optimizer_specs import RATE_GRIDS
+
+BATCH_SIZES = (32, 512)
+_LARGE = 128  # batches of at least so many examples take the smaller number of steps
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a problem a profile takes.
+
+    Attributes:
+      examples: training examples, or None for all.
+      small_batch_steps: steps with small batches.
+      large_batch_steps: steps with large batches.
+    """
+
+    examples: int | None
+    small_batch_steps: int
+    large_batch_steps: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How thorough a benchmark is.
+
+    Attributes:
+      description: one line.
+      sizes: of each problem; the problems of the profile are its names.
+      looks: evaluations of a training, at equal distances.
+      judged: training and test examples of an evaluation, at most.
+      rates: how many of each baseline's grid of learning rates, evenly, the largest included.
+      sweep_seeds: repetitions of every setting of a baseline.
+      seeds: repetitions of everything else, and of a baseline's default and best setting.
+      timing_rounds: how often the speeds of two optimizers are measured in turn.
+    """
+
+    description: str
+    sizes: dict[str, Size]
+    looks: int
+    judged: int
+    rates: int
+    sweep_seeds: int
+    seeds: int
+    timing_rounds: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One problem with one batch size: where optimizers meet.
+
+    Attributes:
+      problem: name in the registry.
+      batch_size: examples per step.
+      steps: of every training.
+      examples: training examples, or None for all.
+    """
+
+    problem: str
+    batch_size: int
+    steps: int
+    examples: int | None
+
+    @property
+    def name(self) -> str:
+        """Name in tables and files."""
+        return f"{self.problem}-{self.batch_size}"
+
+
+PROFILES = {
+    "smoke": Profile(
+        description="a few minutes: whether everything works",
+        sizes={
+            "quadratic": Size(1024, 40, 20),
+            "digits": Size(None, 40, 20),
+            "text": Size(1024, 20, 4),
+        },
+        looks=4,
+        judged=200,
+        rates=3,
+        sweep_seeds=1,
+        seeds=2,
+        timing_rounds=3,
+    ),
+    "standard": Profile(
+        description="two hours on two cores",
+        sizes={
+            "quadratic": Size(4096, 600, 200),
+            "mnist-logistic-noisy": Size(16_384, 600, 200),
+            "digits": Size(None, 600, 200),
+            "mnist": Size(16_384, 600, 200),
+            "mnist-noisy": Size(16_384, 600, 200),
+            "mnist-autoencoder": Size(16_384, 600, 200),
+            "cifar10-small": Size(16_384, 600, 100),
+            "text": Size(8_000, 600, 100),
+        },
+        looks=10,
+        judged=2_000,
+        rates=7,
+        sweep_seeds=2,
+        seeds=5,
+        timing_rounds=7,
+    ),
+    "full": Profile(
+        description="for an accelerator: all data, ten times the steps",
+        sizes={
+            "quadratic": Size(None, 6_000, 2_000),
+            "mnist-logistic-noisy": Size(None, 6_000, 2_000),
+            "digits": Size(None, 6_000, 2_000),
+            "mnist": Size(None, 6_000, 2_000),
+            "mnist-noisy": Size(None, 6_000, 2_000),
+            "mnist-autoencoder": Size(None, 6_000, 2_000),
+            "cifar10": Size(None, 8_000, 4_000),
+            "text": Size(None, 6_000, 2_000),
+        },
+        looks=20,
+        judged=10_000,
+        rates=7,
+        sweep_seeds=2,
+        seeds=5,
+        timing_rounds=7,
+    ),
+}
+
+
+def cells(
+    profile: Profile, problems: Sequence[str] = (), batch_sizes: Sequence[int] = BATCH_SIZES
+) -> tuple[Cell, ...]:
+    """Every problem with every batch size, in the order of the profile."""
+    return tuple(
+        Cell(
+            name,
+            batch_size,
+            size.small_batch_steps if batch_size < _LARGE else size.large_batch_steps,
+            size.examples,
+        )
+        for name, size in profile.sizes.items()
+        if not problems or name in problems
+        for batch_size in batch_sizes
+    )
+
+
+def rates(profile: Profile, kind: str) -> tuple[float, ...]:
+    """The learning rates that a baseline is swept over.
+
+    Example:
+      >>> rates(PROFILES["smoke"], "adam")
+      (0.0001, 0.003, 0.1)
+    """
+    grid = RATE_GRIDS[kind]
+    places = (round(i * (len(grid) - 1) / (profile.rates - 1)) for i in range(profile.rates))
+    return tuple(grid[place] for place in places)
