@@ -107,8 +107,10 @@ def compare(ctx: click.Context, **options: Any) -> None:
     show_default=True,
     help="How thorough: " + "; ".join(f"{n}, {p.description}" for n, p in PROFILES.items()) + ".",
 )
-@click.option("--batch-size", multiple=True, metavar="N...", help="Examples per step [32 512].")
-@click.option("--methods", multiple=True, metavar="NAME...", help="What to compare [all].")
+@click.option(
+    "--batch-size", multiple=True, metavar="N...", help="Examples per step [default: 32 512]."
+)
+@click.option("--methods", multiple=True, metavar="NAME...", help="What to compare [default: all].")
 @click.option("--ablate", is_flag=True, help="Compare variations of ours as well.")
 @click.option(
     "--jobs", metavar="N", default="1", show_default=True, help="Processes, of one thread each."
@@ -124,6 +126,9 @@ def benchmark(ctx: click.Context, **options: Any) -> None:
     methods; start it several times at once, and the processes share the work.
     """
     checked = options_of_benchmark.check(**options)
+    from .benchmark.store import Store  # needs file locks, which not every system has
+
+    Store(checked.out).expect(checked.record())
     threads.use_one()
     from .benchmark.run import benchmark as run
 

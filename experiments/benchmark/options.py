@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..errors import UsageError, unknown_name
 from ..problems import registry
 from ..settings import output_folder, positive_integer
@@ -43,10 +44,20 @@ class Options:
         """Repetitions of every setting of a baseline."""
         return min(suite.PROFILES[self.profile].sweep_seeds, self.seeds)
 
-    def recorded(self) -> dict[str, Any]:
-        """What all units in a folder share, for its record."""
-        described = asdict(suite.PROFILES[self.profile])
-        return {"profile": self.profile, "seeds": self.seeds, **described}
+    def record(self) -> dict[str, Any]:
+        """What all units in a folder share."""
+        profile = suite.PROFILES[self.profile]
+        return {
+            "settings": {
+                "profile": self.profile,
+                "seeds": self.seeds,
+                "sweep_seeds": self.sweep_seeds,
+                "looks": profile.looks,
+                "judged": profile.judged,
+                "rates": profile.rates,
+            },
+            "versions": files.versions(),
+        }
 
 
 def check(
@@ -82,7 +93,7 @@ def check(
                 f"nothing. Its problems: {', '.join(size.sizes)}."
             )
     sizes = [positive_integer("--batch-size", text) for text in batch_size]
-    cells = suite.cells(size, problems, tuple(dict.fromkeys(sizes)) or suite.BATCH_SIZES)
+    cells = suite.cells(size, problems, tuple(dict.fromkeys(sizes)))
     names = [known_methods.check(name) for name in methods or known_methods.DEFAULT]
     if ablate:
         names += known_methods.ABLATIONS

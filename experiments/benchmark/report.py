@@ -45,8 +45,8 @@ def write(
     cells = cell_summaries(records)
     content = {
         "command": list(command),
-        "settings": options.recorded(),
-        "versions": files.versions(),
+        **options.record(),
+        "device": files.device(),
         **overall.as_dict(cells),
     }
     files.write_json(options.out / SUMMARY, content)

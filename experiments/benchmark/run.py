@@ -33,9 +33,7 @@ def benchmark(options: Options, console: Console, command: Sequence[str] = ()) -
       UsageError: if the folder holds a benchmark of another kind.
     """
     store = Store(options.out)
-    store.begin(
-        {"settings": options.recorded(), "versions": files.versions(), "device": files.device()}
-    )
+    store.begin({**options.record(), "device": files.device()})
     todo = units(options)
 
     def finished() -> int:

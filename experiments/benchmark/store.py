@@ -41,7 +41,12 @@ class Unit:
     def inputs(self) -> dict[str, Any]:
         """What its content depends on, besides the record of the folder."""
         code = our_code() if methods.is_ours(self.method) else None
-        return {"schema": SCHEMA, "steps": self.cell.steps, "code": code}
+        return {
+            "schema": SCHEMA,
+            "steps": self.cell.steps,
+            "examples": self.cell.examples,
+            "code": code,
+        }
 
 
 class Store:
@@ -61,19 +66,29 @@ class Store:
         with self._lock("begin", wait=True):
             if not path.exists():
                 files.write_json(path, record)
-                return
+        self.expect(record)
+
+    def expect(self, record: dict[str, Any]) -> None:
+        """Make sure that the folder's record, if it has one, agrees with these parts of one.
+
+        Raises:
+          UsageError: if the folder holds a benchmark of another kind, or an unreadable record.
+        """
+        path = self.folder / RECORD
+        if not path.exists():
+            return
         try:
             recorded = json.loads(path.read_text(encoding="utf-8"))
-            if recorded.keys() != record.keys():
-                raise ValueError(f"it holds {', '.join(recorded)}")
-        except (OSError, ValueError, AttributeError) as error:
+            parts = {what: dict(recorded[what]) for what in record}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UsageError(
                 f"expected {path} to be the record of a benchmark, but it cannot be understood "
-                f"({' '.join(str(error).split())}). Choose another folder."
+                f"({reason}). Choose another folder."
             ) from error
         advice = "Repeat what began it, or choose another --out."
         for what, content in record.items():
-            resuming.expect_same(path, what, recorded[what], content, advice)
+            resuming.expect_same(path, what, parts[what], content, advice)
 
     def read(self, unit: Unit) -> dict[str, Any] | None:
         """The finished unit; None if there is none, or its inputs have changed since."""

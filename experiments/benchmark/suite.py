@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..optimizer_specs import RATE_GRIDS
 
-BATCH_SIZES = (32, 512)
 _LARGE = 128  # batches of at least so many examples take the smaller number of steps
 
 
@@ -33,6 +32,7 @@ class Profile:
     Attributes:
       description: one line.
       sizes: of each problem; the problems of the profile are its names.
+      batch_sizes: of every problem, unless others are asked for.
       looks: evaluations of a training, at equal distances.
       judged: training and test examples of an evaluation, at most.
       rates: how many of each baseline's grid of learning rates, evenly, the largest included.
@@ -43,6 +43,7 @@ class Profile:
 
     description: str
     sizes: dict[str, Size]
+    batch_sizes: tuple[int, ...]
     looks: int
     judged: int
     rates: int
@@ -81,6 +82,7 @@ PROFILES = {
             "digits": Size(None, 40, 20),
             "text": Size(1024, 20, 4),
         },
+        batch_sizes=(32,),
         looks=4,
         judged=200,
         rates=3,
@@ -100,6 +102,7 @@ PROFILES = {
             "cifar10-small": Size(16_384, 600, 100),
             "text": Size(8_000, 600, 100),
         },
+        batch_sizes=(32, 512),
         looks=10,
         judged=2_000,
         rates=7,
@@ -119,6 +122,7 @@ PROFILES = {
             "cifar10": Size(None, 8_000, 4_000),
             "text": Size(None, 6_000, 2_000),
         },
+        batch_sizes=(32, 512),
         looks=20,
         judged=10_000,
         rates=7,
@@ -130,9 +134,9 @@ PROFILES = {
 
 
 def cells(
-    profile: Profile, problems: Sequence[str] = (), batch_sizes: Sequence[int] = BATCH_SIZES
+    profile: Profile, problems: Sequence[str] = (), batch_sizes: Sequence[int] = ()
 ) -> tuple[Cell, ...]:
-    """Every problem with every batch size, in the order of the profile."""
+    """Every problem with every batch size, unless some are named, in the order of the profile."""
     return tuple(
         Cell(
             name,
@@ -142,7 +146,7 @@ def cells(
         )
         for name, size in profile.sizes.items()
         if not problems or name in problems
-        for batch_size in batch_sizes
+        for batch_size in batch_sizes or profile.batch_sizes
     )
 
 

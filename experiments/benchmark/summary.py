@@ -48,7 +48,7 @@ class Row:
             [math.inf if value is None else value for value in run["measures"][measure]]
             for run in self.runs
         ]
-        return np.nan_to_num(np.array(values, float), nan=np.inf)
+        return np.where(np.isfinite(values), values, np.inf)
 
     @property
     def looks(self) -> np.ndarray:

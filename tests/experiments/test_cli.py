@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from mekax.experiments import cli, files, problems, settings
+from mekax.experiments.benchmark import options
 from mekax.experiments.optimizer_specs import parse_all
 
 # Runs every bad command line in one process, which must not import anything heavy.
@@ -65,6 +66,20 @@ BAD = {
     "reproduce noisy-quadratik": "Did you mean 'noisy-quadratic'",
     "reproduce noisy-quadratic --seeds none": "--seeds to be a whole number",
     "reproduce noisy-quadratic --out USED": "without earlier results",
+    "benchmark quadratik": "Did you mean 'quadratic'",
+    "benchmark mnist-cnn": "expected problems of the profile standard, got 'mnist-cnn'",
+    "benchmark --profile ful": "Did you mean 'full'",
+    "benchmark --methods addam": "Did you mean 'adam'",
+    "benchmark": "dataset_info.json",
+    "benchmark mnist --data-dir /nowhere": "/nowhere/mnist/<version>/dataset_info.json",
+    "benchmark digits --batch-size 32 none": "--batch-size to be a whole number",
+    "benchmark digits --batch-size 1439": "at most the 1,438 training examples",
+    "benchmark digits --jobs 0": "--jobs to be a whole number",
+    "benchmark digits --seeds 1.5": "--seeds to be a whole number",
+    "benchmark digits --out FILE": "folder that can be written to",
+    "benchmark digits --out BENCHED": "seeds was 3, is now 5",
+    "benchmark digits --seeds 3 --out BENCHED": "jax was 0.0.1, is now",
+    "benchmark digits --out GARBLED": "cannot be understood (KeyError: 'settings')",
 }
 
 
@@ -90,8 +105,14 @@ def outcomes(tmp_path_factory):
         "runs": [],
     }
     files.write_json(folder / "stale" / "results.json", recorded)
+    content = options.check(("digits",), seeds="3", out=str(folder / "benched")).record()
+    content["versions"]["jax"] = "0.0.1"
+    files.write_json(folder / "benched" / "benchmark.json", content)
+    (folder / "garbled").mkdir()
+    (folder / "garbled" / "benchmark.json").write_text("{}")
     before = {path: path.read_bytes() for path in folder.glob("*/*")}
-    places = {name.upper(): str(folder / name) for name in ("file", "used", "truncated", "stale")}
+    names = ("benched", "file", "garbled", "stale", "truncated", "used")
+    places = {name.upper(): str(folder / name) for name in names}
     lines = [[places.get(word, word) for word in line.split()] for line in BAD]
     process = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
@@ -102,7 +123,7 @@ def outcomes(tmp_path_factory):
         env={**os.environ, "HOME": str(folder), "TFDS_DATA_DIR": ""},
         check=True,
     )
-    assert sorted(path.name for path in folder.iterdir()) == ["file", "stale", "truncated", "used"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert {path: path.read_bytes() for path in folder.glob("*/*")} == before
     return dict(zip(BAD, json.loads(process.stdout), strict=True))
 
