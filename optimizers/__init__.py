@@ -8,6 +8,7 @@ from ._acquisitions import (
     probability_of_improvement,
 )
 from ._adameka import adameka
+from ._average import average_iterates, eval_params
 from ._expected_improvement import scale_by_expected_improvement
 from ._kalman_filter import scale_by_kalman_filter
 from ._line_model import LineModel
@@ -19,6 +20,8 @@ from ._warm_start import warm_start
 __all__ = [
     "LineModel",
     "adameka",
+    "average_iterates",
+    "eval_params",
     "expected_decrease",
     "expected_improvement",
     "improvement_threshold",

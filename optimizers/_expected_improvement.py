@@ -1,10 +1,11 @@
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import ValueFn, directional
+from ..curvature import DirectionalStatistics, ValueFn, directional
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, widen, zeros_like
@@ -14,6 +15,7 @@ from ._arguments import require_value_fn
 from ._direction import norm, unit
 from ._finite import all_finite, select, select_state
 from ._kalman_filter import displacement_from
+from ._line_model import LineModel
 from ._step_rule import Ahead, Behind, StepRuleState, choose_length, init_step_rule
 
 
@@ -30,10 +32,17 @@ class ExpectedImprovementState(NamedTuple):
 
 
 class StepRule(NamedTuple):
-    """The rule as functions shared by the transformations that end in a step."""
+    """The rule as functions shared by the transformations that end in a step.
+
+    Attributes:
+      init: params → `StepRuleState`.
+      step: turns a direction and beliefs about it into updates; see `step_rule`.
+      calibrate: whether the trust interval is adapted.
+    """
 
     init: Any
     step: Any
+    calibrate: bool
 
 
 def step_rule(
@@ -44,6 +53,11 @@ def step_rule(
 ) -> StepRule:
     """Build the step rule; `step` turns a direction and beliefs about it into updates."""
     utility = resolve_acquisition(acquisition)
+    if not isinstance(calibrate, bool):
+        raise TypeError(
+            f"mekax: expected calibrate to be True or False, got {calibrate!r}. It decides what is "
+            'measured: with optax.inject_hyperparams name it in static_args=("calibrate",).'
+        )
 
     def init(params: PyTree) -> StepRuleState:
         check_params(params)
@@ -86,7 +100,7 @@ def step_rule(
         back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
         return cast_like(select(finite, forward, back), params), new, finite
 
-    return StepRule(init, step)
+    return StepRule(init, step, calibrate)
 
 
 def scale_by_expected_improvement(
@@ -103,10 +117,11 @@ def scale_by_expected_improvement(
 
         Δ(α) ~ N(−α a + ½ α² h,  2s + α² p + ¼ α⁴ q)
 
-    with slope, curvature and their variances over the examples measured by one nested
-    forward-mode pass along d, and the step is the maximizer of the acquisition over a trust
-    interval. The interval adapts to the slope that the next, fresh batch shows along the step
-    (`_step_rule.py`), so that directions that promise too much are stepped along less.
+    with slope, curvature and their variances over the examples measured by a nested forward-mode
+    pass along d, and the step is the maximizer of the acquisition over a trust interval (0, τ]. A
+    second pass looks back along the last step: τ closes the loop on the slope that the next, fresh
+    batch shows there (`_step_rule.py`), so that directions that promise too much are stepped along
+    less.
 
     Where a measurement is not finite, the parameters return to the last good point, the trust is
     halved and the step is counted in `skipped`.
@@ -114,8 +129,8 @@ def scale_by_expected_improvement(
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published
         choice), `"expected_decrease"`, or a callable such as `improvement_threshold(0.9)`.
-      calibrate: adapt the trust interval to what steps turn out to do. Without it the rule is
-        the published one, bounded by 3 Newton steps.
+      calibrate: adapt the trust interval to what steps turn out to do. Without it the interval
+        ends at 3 Newton steps, as published; static.
       max_step_size: cap on α, or None; may be an array.
       decay: of the bias-corrected moving average that smooths the noise r of the loss.
       differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
@@ -160,41 +175,92 @@ def scale_by_expected_improvement(
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args
         value_fn = require_value_fn("scale_by_expected_improvement", params, value_fn)
-        first = state.rule.count == 0
-        displacement = displacement_from(state.params, params, first)
-        distance = norm(displacement)
-        behind = Behind(
-            distance=distance,
-            claimed_slope=-state.rule.model.slope * distance,
-            claimed_slope_variance=state.rule.model.slope_variance * jnp.square(distance),
-            seen=directional(value_fn, params, displacement, *options),
+
+        def look(direction: PyTree, seen: DirectionalStatistics) -> DirectionalStatistics:
+            return directional(value_fn, params, direction, *options) if calibrate else seen
+
+        descent = jax.tree.map(jnp.negative, widen(updates))
+        updates, state, _ = step_along(
+            rule, state, descent, params, value_fn, look, *options, all_finite(updates)
         )
-        ahead, direction = look_ahead(value_fn, params, updates, *options)
-        updates, new_rule, finite = rule.step(
-            state.rule, behind, ahead, direction, params, state.params, all_finite(updates)
-        )
-        params = select_state(finite, params, state.params)
-        return updates, ExpectedImprovementState(params, new_rule)
+        return updates, state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def look_ahead(
-    value_fn: ValueFn,
+def step_along(
+    rule: StepRule,
+    state: ExpectedImprovementState,
+    descent: PyTree,
     params: PyTree,
-    updates: PyTree,
+    value_fn: ValueFn,
+    look: Callable[[PyTree, DirectionalStatistics], DirectionalStatistics],
     differentiation: Differentiation,
     axis_name: AxisName | None,
-) -> tuple[Ahead, PyTree]:
-    """Measure the batch along the unit vector of −updates: beliefs ahead, and that vector."""
-    direction_norm = norm(updates)
-    direction = unit(jax.tree.map(jnp.negative, updates), direction_norm)
-    seen = directional(value_fn, params, direction, differentiation, axis_name)
+    finite: jax.Array,
+) -> tuple[PyTree, ExpectedImprovementState, jax.Array]:
+    """Go along a direction as far as the rule says.
+
+    The batch is first seen along the last displacement, to learn from it; or, where there is no
+    displacement or no calibration, along the direction itself.
+
+    Args:
+      rule: the step rule.
+      state: of the previous step.
+      descent: d, any scale.
+      params: θ.
+      value_fn: of this batch.
+      look: unit direction and what was seen already ↦ the batch along the direction.
+      differentiation: of `value_fn`.
+      axis_name: of a split batch.
+      finite: whether the direction is to be trusted.
+
+    Returns:
+      Final updates, the new state, and whether a step was made.
+    """
+    direction_norm = norm(descent)
+    direction = unit(descent, direction_norm)
+    displacement = displacement_from(state.params, params, state.rule.count == 0)
+    distance = norm(displacement)
+    back = (distance > 0) & rule.calibrate
+    line = select(back, unit(displacement, distance), direction)
+    seen = directional(value_fn, params, line, differentiation, axis_name)
+    there = look(direction, seen)
+    behind = Behind(
+        distance=distance,
+        claimed_slope=-state.rule.model.slope * distance,
+        claimed_slope_variance=state.rule.model.slope_variance * jnp.square(distance),
+        seen=_over(seen if rule.calibrate else _as_modeled(seen, state.rule.model), distance),
+    )
     ahead = Ahead(
-        slope=-seen.slope,
-        slope_variance=seen.slope_variance,
-        curvature=seen.curvature,
-        curvature_variance=seen.curvature_variance,
+        slope=-there.slope,
+        slope_variance=there.slope_variance,
+        curvature=there.curvature,
+        curvature_variance=there.curvature_variance,
         direction_norm=direction_norm,
     )
-    return ahead, direction
+    updates, new_rule, finite = rule.step(
+        state.rule, behind, ahead, direction, params, state.params, finite
+    )
+    kept = select_state(finite, params, state.params)
+    return updates, ExpectedImprovementState(kept, new_rule), finite
+
+
+def _over(seen: DirectionalStatistics, distance: jax.Array) -> DirectionalStatistics:
+    """Statistics along a unit vector ↦ along that vector times a distance."""
+    return seen._replace(
+        slope=seen.slope * distance,
+        slope_variance=seen.slope_variance * distance**2,
+        curvature=seen.curvature * distance**2,
+        curvature_variance=seen.curvature_variance * distance**4,
+    )
+
+
+def _as_modeled(seen: DirectionalStatistics, model: LineModel) -> DirectionalStatistics:
+    """The loss as seen now, the line as it was modeled before the step along it."""
+    return seen._replace(
+        slope=0 * seen.slope,
+        slope_variance=model.slope_variance,
+        curvature=model.curvature,
+        curvature_variance=model.curvature_variance,
+    )

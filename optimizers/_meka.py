@@ -1,16 +1,34 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from ..curvature import Covariance
+from ..curvature import BatchStatistics, Covariance, DirectionalStatistics, directional
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation
+from ..curvature._trees import PyTree, dot, quadratic_form
 from ._acquisitions import Acquisition, AcquisitionName
+from ._arguments import require_value_fn
+from ._direction import norm, unit
+from ._ema import debias
 from ._expected_improvement import step_rule
-from ._kalman_filter import Statistics, gradient_filter
+from ._finite import select_state
+from ._kalman_filter import (
+    KalmanFilterState,
+    Statistics,
+    displacement_from,
+    gradient_filter,
+)
 from ._mask import masked
-from ._self_tuning import Preconditioner, self_tuning
+from ._step_rule import Ahead, Behind, StepRuleState
+
+
+class MekaState(NamedTuple):
+    """State of `meka`: gradient filter and step rule."""
+
+    filter: KalmanFilterState
+    rule: StepRuleState
 
 
 def meka(
@@ -77,12 +95,64 @@ def meka(
 
     Source: Chen et al. (2020), arXiv 2011.04803.
     """
-    identity = Preconditioner(
-        init=lambda params: (),
-        update=lambda state, gradient, count: (),
-        apply=lambda state, mean, count: mean,
-    )
     filtering = gradient_filter(statistics, covariance, decay, seed, differentiation, axis_name)
     rule = step_rule(acquisition, calibrate, max_step_size, decay)
-    tx = self_tuning("meka", filtering, identity, rule, differentiation, axis_name)
-    return masked(tx, mask)
+
+    def init_fn(params: PyTree) -> MekaState:
+        return MekaState(filtering.init(params), rule.init(params))
+
+    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+        del extra_args
+        value_fn = require_value_fn("meka", params, value_fn)
+        filtered, stats, finite = filtering.update(updates, state.filter, params, value_fn)
+        mean = filtered.belief.mean
+        direction_norm = norm(mean)
+        direction = unit(jax.tree.map(jnp.negative, mean), direction_norm)
+        seen = directional(value_fn, params, direction, differentiation, axis_name)
+        ahead = Ahead(
+            slope=-dot(mean, direction),
+            slope_variance=_gain_along(direction, filtered, decay) * seen.slope_variance,
+            curvature=seen.curvature,
+            curvature_variance=seen.curvature_variance,
+            direction_norm=direction_norm,
+        )
+        behind = _look_behind(state.filter, params, stats)
+        updates, new_rule, finite = rule.step(
+            state.rule, behind, ahead, direction, params, state.filter.params, finite
+        )
+        refused = state.filter._replace(
+            skipped=jnp.asarray(optax.safe_increment(state.filter.skipped))
+        )
+        return updates, MekaState(select_state(finite, filtered, refused), new_rule)
+
+    return masked(optax.GradientTransformationExtraArgs(init_fn, update_fn), mask)
+
+
+def _look_behind(before: KalmanFilterState, params: PyTree, stats: BatchStatistics) -> Behind:
+    """Compare what the filter believed along the displacement with what the batch shows there."""
+    displacement = displacement_from(before.params, params, before.count == 0)
+    return Behind(
+        distance=norm(displacement),
+        claimed_slope=dot(before.belief.mean, displacement),
+        claimed_slope_variance=quadratic_form(before.belief.variance, displacement),
+        seen=DirectionalStatistics(
+            value=stats.value,
+            value_variance=stats.value_variance,
+            slope=stats.slope,
+            slope_variance=stats.slope_variance,
+            curvature=dot(displacement, stats.product),
+            curvature_variance=quadratic_form(stats.product_variance, displacement),
+        ),
+    )
+
+
+def _gain_along(direction: PyTree, filtered: KalmanFilterState, decay: float) -> jax.Array:
+    """Ratio of the filter's variance to the batch's along a direction, d·Pd / d·Σd.
+
+    A corrected scalar variance is P = K Σ, so this is the gain; measured along d it turns the
+    exact variance of the batch's slope into that of the filter's: d·Pd ≈ K·Var_i(g_i·d)/n. The
+    isotropic P alone would say nothing about this direction.
+    """
+    noise = quadratic_form(debias(filtered.noise, decay, filtered.count), direction)
+    variance = quadratic_form(filtered.belief.variance, direction)
+    return jnp.where(noise > 0, variance / jnp.where(noise > 0, noise, 1), 1)

@@ -18,13 +18,13 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `curvature`        | h/‖d‖² = v·Bv along the unit direction                              |
     | `curvature_std`    | its standard deviation                                              |
     | `snr`              | slope² over its variance                                            |
-    | `trust`            | c: the end of the trust interval in Newton steps                    |
+    | `trust`            | τ: the step size at which the trust interval ends                   |
     | `calibration`      | part of the claimed slope that fresh batches confirm, smoothed      |
     | `loss_mean`        | u, filtered loss of the objective                                   |
     | `loss_std`         | √s, its standard deviation                                          |
     | `predicted_change` | mean change of the loss that the last step promises                 |
     | `realized_change`  | change of the filtered loss over the step before                    |
-    | `lessons`          | steps from which the trust was adapted: those made as chosen        |
+    | `lessons`          | steps made as chosen, which adapt the trust, less the others        |
     | `skipped`          | steps refused because something measured was not finite             |
     | `gain`             | K, averaged over the parameters: weight of the newest gradient      |
     | `gradient_snr`     | ‖m‖² / tr P                                                         |
@@ -44,7 +44,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
       >>> tx = meka()
       >>> _, state = tx.update(2 * params, tx.init(params), params, value_fn=value_fn)
       >>> round(float(metrics(state)["step_size"]), 2), float(metrics(state)["curvature"])
-      (0.5, 2.0)
+      (0.15, 2.0)
     """
     found: dict[str, jax.Array] = {}
     nodes = [state]

@@ -1,8 +1,7 @@
 """The step rule on scalars: what was seen along the last step, what lies ahead, how far to go.
 
-Everything is per unit *length*: slopes are along unit directions, curvatures are v·Bv with
-‖v‖ = 1, and the rule returns a length L. So the scale of the direction, however preconditioned,
-never enters, and quantities of successive steps can be compared and averaged.
+Slopes are along unit directions, curvatures are v·Bv with ‖v‖ = 1, and what is chosen is a length
+L = α‖d‖, so that the model of the loss does not depend on the scale of the direction.
 """
 
 from typing import NamedTuple
@@ -20,8 +19,11 @@ from ._maximize import maximize_on_interval
 _CURVATURE_DECAY = 0.9
 _CALIBRATION_DECAY = 0.95
 _TRUST_RATE = 0.05
-_TRUST_START = 2.0  # the first lessons count as 2/(their number + 1) until that is below the rate
-_TRUST_LIMITS = (0.01, 3.0)
+_TRUST_HEAD_START = 10  # the first lessons count as 2/(their number + 10) until the rate is reached
+_FIRST_STEP = 0.3  # of a Newton step: curvature measured at the start is no good guide far from it
+_REACH = 3.0  # Newton steps that none may exceed; the first steps 1, and 1/10 more by each lesson
+_OVERSHOOT = 0.1  # slope after the step that is aimed at, as a part of the curvature's share
+_LOG_LIMIT = 60.0  # of the trust, either way
 _TOLERANCE = 0.1  # relative deviation of the length moved up to which a step counts as ours
 
 
@@ -30,12 +32,13 @@ class StepRuleState(NamedTuple):
 
     Attributes:
       count: steps measured, int32.
-      lessons: steps from which the trust was adapted, int32.
+      lessons: steps from which the trust was adapted, less those that others changed, int32.
       skipped: steps refused because something measured was not finite, int32.
       value: N(u, s), filtered loss.
       value_noise: moving average of r, uncorrected.
       curvature: moving average of |v·Bv|, uncorrected.
-      log_trust: logarithm of the trust c, the end of the interval in Newton steps.
+      log_trust: logarithm of the trust τ, the step size at which the trust interval ends.
+      trusted: the length at which the last trust interval ended by τ.
       calibration: moving average of the part of the claimed slope that was there, from 1.
       length: L, chosen at the last step.
       step_size: α = L/‖d‖, the same in units of the direction as given.
@@ -52,6 +55,7 @@ class StepRuleState(NamedTuple):
     value_noise: jax.Array
     curvature: jax.Array
     log_trust: jax.Array
+    trusted: jax.Array
     calibration: jax.Array
     length: jax.Array
     step_size: jax.Array
@@ -107,6 +111,7 @@ def init_step_rule(dtype: jnp.dtype) -> StepRuleState:
         value_noise=zero(),
         curvature=zero(),
         log_trust=zero(),
+        trusted=zero(),
         calibration=zero() + 1,
         length=zero(),
         step_size=zero(),
@@ -157,21 +162,29 @@ def choose_length(
     ahead: Ahead,
     limit: jax.Array,
     acquisition: Acquisition,
-    calibrate: jax.typing.ArrayLike,
+    calibrate: bool,
     decay: float,
 ) -> StepRuleState:
     """Update the value filter and the trust, and choose how far to go.
 
-    The trust interval ends at c Newton lengths, L_tr = c·a/ĥ, where ĥ is the larger of the
-    curvature measured now and its running magnitude: never negative, never suddenly small. The
-    trust closes the loop on the slope after the step, which one fresh batch measures without
-    bias: at a line minimum it is 0, and
+    The trust interval ends at τ, which closes the loop on the slope after the step. One fresh batch
+    measures that slope without bias, g·δ, and the curvature δ·Bδ with it. At the minimum along the
+    line the slope is 0; where it is half the curvature, the step gained nothing. The aim is a
+    little beyond the minimum, because going to that of every line is short-sighted:
 
-        log c ← log c − η_k clip(s, −1, 1),    s = (g·δ) / |m·δ|,    η_k = max(2/(k + 2), 0.05),
+        log τ ← log τ − η_k (g·δ − 0.1 κ) / (|g·δ| + |δ·Bδ|),    κ = max(δ·Bδ, 0)
 
-    where m·δ is the slope that was claimed before the step and k counts such lessons. Errors of
-    slope and curvature are corrected together: over-promised descent, stale curvature, a loss
-    that is not quadratic.
+    with η_k = max(2/(k + 10), 0.05), k counting such lessons. The fraction lies in [−1.1, 1], so no
+    batch can throw τ far, and errors of slope and curvature are corrected together: over-promised
+    descent, stale curvature, a loss that is not quadratic. Descent by noise alone drives τ down.
+
+    τ is a step size, in units of the direction as given: a direction that carries momentum needs
+    steps that change slowly, and its own length says how sure it is.
+
+    Until there is a lesson, steps are 0.3 Newton steps a/ĥ long, so that whoever makes the first
+    ones, the rule takes over with a fresh view. None exceeds min(1 + k/10, 3) of them, with the
+    slope's upper end max(a, 0) + √p. ĥ is the larger of the newest curvature and its running
+    magnitude: never negative, never suddenly small.
 
     Args:
       state: of the previous step.
@@ -179,7 +192,7 @@ def choose_length(
       ahead: beliefs along the new unit direction.
       limit: largest length allowed.
       acquisition: utility of a length, given a `LineModel`.
-      calibrate: whether the trust c is adapted; otherwise it stays at its upper limit.
+      calibrate: whether the trust is adapted; otherwise the interval ends at 3 Newton steps a/ĥ.
       decay: of the moving average of the value noise r.
 
     Returns:
@@ -203,31 +216,55 @@ def choose_length(
     )
 
     # The closed loop on the slope after the step. Steps that were not ours teach nothing.
-    claimed = -behind.claimed_slope
-    ours = (
-        ~first
-        & (claimed > 0)
-        & (jnp.abs(behind.distance - state.length) <= _TOLERANCE * state.length)
+    ours = (behind.distance > 0) & (
+        jnp.abs(behind.distance - state.length) <= _TOLERANCE * state.length
     )
-    scale = jnp.where(claimed > 0, claimed, 1)
-    surplus = jnp.clip(seen.slope / scale, -1, 1)
-    low, high = (jnp.log(jnp.asarray(x, noise.dtype)) for x in _TRUST_LIMITS)
-    lessons = jnp.where(ours, jnp.asarray(optax.safe_increment(state.lessons)), state.lessons)
-    rate = jnp.maximum(_TRUST_RATE, _TRUST_START / (lessons + 2))
+    if not calibrate:
+        ours = jnp.zeros_like(ours)
+    # A step that something else kept short says nothing for a longer interval.
+    kept_short = state.length < (1 - _TOLERANCE) * state.trusted
+    scale = jnp.abs(seen.slope) + jnp.abs(seen.curvature)
+    surplus = seen.slope - _OVERSHOOT * jnp.maximum(seen.curvature, 0)
+    surplus = surplus / jnp.where(scale > 0, scale, 1)
+    surplus = jnp.where(kept_short, jnp.maximum(surplus, 0), surplus)
+    # What others do takes back a lesson, so that steps that are ours by chance come to nothing.
+    foreign = (behind.distance > 0) & ~ours
+    lessons = jnp.where(foreign, jnp.maximum(state.lessons - 1, 0), state.lessons)
+    lessons = jnp.where(ours, jnp.asarray(optax.safe_increment(state.lessons)), lessons)
+    rate = jnp.maximum(_TRUST_RATE, 2 / (lessons + _TRUST_HEAD_START))
     log_trust = jnp.where(ours, state.log_trust - rate * surplus, state.log_trust)
-    log_trust = jnp.where(calibrate, jnp.clip(log_trust, low, high), high)
-    present = jnp.clip((seen.curvature - seen.slope) / scale, -10, 10)
+    claimed = -behind.claimed_slope
+    present = (seen.curvature - seen.slope) / jnp.where(claimed > 0, claimed, 1)
     calibration = jnp.where(
-        ours, update_ema(state.calibration, present, _CALIBRATION_DECAY), state.calibration
+        ours & (claimed > 0),
+        update_ema(state.calibration, jnp.clip(present, -10, 10), _CALIBRATION_DECAY),
+        state.calibration,
     )
 
     # The model ahead and its trust interval.
     curvature = update_ema(state.curvature, jnp.abs(ahead.curvature), _CURVATURE_DECAY)
     bound = jnp.maximum(ahead.curvature, debias(curvature, _CURVATURE_DECAY, count))
-    newton = ahead.slope / jnp.where(bound > 0, bound, 1)
-    newton = jnp.where(bound > 0, newton, jnp.inf)
-    reach = jnp.minimum(jnp.exp(log_trust) * newton, limit)
-    reach = jnp.where(ahead.slope > 0, reach, 0)
+
+    def newton(slope: jax.Array) -> jax.Array:
+        length = slope / jnp.where(bound > 0, bound, 1)
+        return jnp.where(slope > 0, jnp.where(bound > 0, length, jnp.inf), 0)
+
+    tiny = jnp.finfo(noise.dtype).tiny
+    norm = jnp.maximum(ahead.direction_norm, tiny)
+    if calibrate:
+        start = jnp.minimum(_FIRST_STEP * newton(ahead.slope), limit)
+        # Refused first steps are tried again at half the length.
+        log_start = jnp.log(jnp.maximum(start, tiny) / norm) - state.skipped * jnp.log(2.0)
+        log_trust = jnp.where(lessons > 0, log_trust, log_start)
+        log_trust = jnp.clip(log_trust, -_LOG_LIMIT, _LOG_LIMIT)
+        trusted = jnp.where((lessons > 0) | (start > 0), jnp.exp(log_trust) * norm, 0)
+        # Where the batch sees no descent, what its noise allows for still is one.
+        upper_slope = jnp.maximum(ahead.slope, 0) + jnp.sqrt(ahead.slope_variance)
+        farthest = jnp.minimum(1 + lessons / _TRUST_HEAD_START, _REACH) * newton(upper_slope)
+    else:
+        trusted = farthest = _REACH * newton(ahead.slope)
+    reach = jnp.minimum(jnp.minimum(trusted, farthest), limit)
+    trusted = jnp.minimum(trusted, jnp.finfo(trusted.dtype).max)
     model = LineModel(
         slope=ahead.slope,
         curvature=ahead.curvature,
@@ -244,9 +281,10 @@ def choose_length(
         value_noise=value_noise,
         curvature=curvature,
         log_trust=log_trust,
+        trusted=trusted,
         calibration=calibration,
         length=length,
-        step_size=length / jnp.maximum(ahead.direction_norm, jnp.finfo(length.dtype).tiny),
+        step_size=length / norm,
         model=model,
         direction_norm=ahead.direction_norm,
         predicted_change=model.change(length),

@@ -10,6 +10,7 @@ import pytest
 from mekax.curvature import per_example
 from mekax.optimizers import (
     adameka,
+    average_iterates,
     meka,
     scale_by_expected_improvement,
     scale_by_kalman_filter,
@@ -60,12 +61,17 @@ def _filter_then_rule(learning_rate=0.1, until=3, decay=0.99, seed=0):
     return optax.chain(scale_by_kalman_filter(decay=decay, seed=seed), rule)
 
 
+def _then_average(max_step_size=None, decay=0.99):
+    return optax.chain(adameka(max_step_size=max_step_size, decay=decay), average_iterates())
+
+
 TRANSFORMATIONS = {
     "meka": Transformation(meka, {"max_step_size": 10.0, "decay": 0.9, "seed": 3}, {}, 1.0),
-    "adameka": Transformation(adameka, {"max_step_size": 10.0, "decay": 0.9, "seed": 3}, {}, 1.0),
+    "adameka": Transformation(adameka, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0),
     "diagonal": Transformation(
         meka, {"decay": 0.9}, {"statistics": "exact", "covariance": "diagonal"}, 1.0
     ),
+    "average": Transformation(_then_average, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0),
     "filter": Transformation(scale_by_kalman_filter, {"decay": 0.9, "seed": 3}, {}, -0.05),
     "rule": Transformation(
         scale_by_expected_improvement, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0

@@ -33,7 +33,7 @@ def test_filters_are_warm_at_the_switch(regression, train):
     _, state, _ = train(warm_start(0.1, 10_000, meka()), losses, params, batches)
     assert int(state.inner.filter.count) == 60
     assert float(metrics(state)["gain"]) < 0.5
-    assert float(metrics(state)["trust"]) == 1.0
+    assert int(metrics(state)["lessons"]) <= 1  # a step that is its own by chance
 
 
 def test_criterion_fires_once_and_for_good():

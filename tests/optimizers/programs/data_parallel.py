@@ -50,7 +50,7 @@ def trajectory(advance, tx, place=lambda batch: batch):
         p, state = jax.block_until_ready(advance(p, state, jax.block_until_ready(place(batch))))
     gauges = metrics(state)
     return np.concatenate(
-        [np.ravel(x) for x in (p["w"], p["v"], gauges["loss_std"], gauges["gain"])]
+        [np.ravel(x) for x in (p["w"], p["v"], gauges["loss_std"], gauges["trust"])]
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from mekax.optimizers import adameka, meka, scale_by_expected_improvement, scale_by_kalman_filter
+from mekax.optimizers import meka, scale_by_expected_improvement, scale_by_kalman_filter
 
 # As in `data_parallel.py`; and in double precision, so that rounding leaves nothing to excuse.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -35,7 +35,7 @@ def assert_split_like_parameters(state):
 for tx in (meka(), scale_by_kalman_filter(), scale_by_expected_improvement()):
     assert_split_like_parameters(tx.init(split_params))
 
-tx = adameka(covariance="diagonal")
+tx = meka(covariance="diagonal")
 
 
 @jax.jit
