@@ -108,7 +108,10 @@ def compare(ctx: click.Context, **options: Any) -> None:
     help="How thorough: " + "; ".join(f"{n}, {p.description}" for n, p in PROFILES.items()) + ".",
 )
 @click.option(
-    "--batch-size", multiple=True, metavar="N...", help="Examples per step [default: 32 512]."
+    "--batch-size",
+    multiple=True,
+    metavar="N...",
+    help="Examples per step [default: 32 512, in smoke 32].",
 )
 @click.option("--methods", multiple=True, metavar="NAME...", help="What to compare [default: all].")
 @click.option("--ablate", is_flag=True, help="Compare variations of ours as well.")

@@ -173,6 +173,15 @@ def test_two_processes_share_the_work(whole, env, tmp_path):
     assert contents(out) == contents(whole[0])
 
 
+def test_jobs_share_the_work(whole, env, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", RUN_KILLED, "never,0", *SMALL.split(), str(out), "--jobs", "2"]
+    process = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert not process.stderr
+    assert contents(out) == contents(whole[0])
+
+
 @pytest.fixture
 def fast(monkeypatch, parabola):
     """A problem that takes no time, under a known name."""
