@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from mekax.curvature import DirectionalStatistics
 from mekax.optimizers import (
     adameka,
     improvement_threshold,
     meka,
     metrics,
     scale_by_expected_improvement,
+    warm_start,
 )
+from mekax.optimizers._step_rule import Ahead, Behind, choose_length, init_step_rule
 
 
 def minimize(tx, f, params, steps):
@@ -158,3 +161,48 @@ def test_scaling_the_loss_changes_nothing(make, scale, regression, train):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02), reference, scaled
     )
+
+
+@pytest.mark.parametrize("h", [1e-3, 3.0, 1e4])
+def test_trust_settles_a_little_beyond_the_minimum_of_the_line(h):
+    """On the line −L + ½ h L² at every step, slope over curvature is 0.1 where L h = 1/0.9."""
+    number = jnp.float32
+    ahead = Ahead(number(1), number(0), number(h), number(0), number(1))
+    zero = number(0)
+
+    @jax.jit
+    def step(state):
+        moved = state.length
+        seen = DirectionalStatistics(
+            zero, zero, moved * (moved * h - 1), zero, jnp.square(moved) * h, zero
+        )
+        behind = Behind(moved, -moved, zero, seen)
+        all_the_way = lambda model, length: length  # noqa: E731
+        return choose_length(state, behind, ahead, number(1e9), all_the_way, True, 0.99)
+
+    state = init_step_rule(jnp.dtype(jnp.float32))
+    lengths = []
+    for _ in range(150):
+        state = step(state)
+        lengths.append(float(state.length) * h)
+    assert lengths[0] == pytest.approx(0.3, rel=1e-3)
+    assert lengths[-1] == pytest.approx(1 / 0.9, rel=1e-2)
+    assert max(lengths) < 1.2
+
+
+def test_steps_cut_short_do_not_raise_the_trust():
+    _, state = minimize(meka(max_step_size=0.01), lambda p: jnp.sum(p**2), jnp.ones(3), 30)
+    assert float(metrics(state)["trust"]) <= 0.3 / 2 * (1 + 1e-3)
+
+
+def test_a_switch_finds_the_trust_fresh(regression, train):
+    """Steps made by others leave no trace: the first own one is measured by today's curvature."""
+    losses, params, batches = regression
+    tx = warm_start(0.02, 40, adameka())
+    before, state, _ = train(tx, losses, params, jax.tree.map(lambda x: x[:40], batches))
+    assert int(metrics(state)["lessons"]) <= 1
+    after, state, _ = train(tx, losses, params, jax.tree.map(lambda x: x[:41], batches))
+    known = metrics(state)
+    moved = np.sqrt(sum(float(jnp.sum((after[k] - before[k]) ** 2)) for k in params))
+    newton = float(known["slope"]) / abs(float(known["curvature"]))
+    assert 0 < moved <= 0.31 * newton
