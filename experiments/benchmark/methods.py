@@ -31,6 +31,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "adameka-decrease": ("adameka", {"acquisition": "expected_decrease"}),
     "adameka-decay-0.9": ("adameka", {"decay": 0.9}),
     "adameka-decay-0.999": ("adameka", {"decay": 0.999}),
+    "adameka-filtered": ("ei-filtered-adam", {}),
     "meka-unfiltered": ("ei-gradient", {}),
     "meka-uncalibrated": ("meka", {"calibrate": False}),
     "meka-per-leaf": ("meka", {"covariance": "per_leaf"}),
@@ -143,7 +144,12 @@ def _peer(name: str) -> optax.GradientTransformationExtraArgs:
 def _ours(name: str, arguments: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
     import optax
 
-    from ...optimizers import adameka, meka, scale_by_expected_improvement
+    from ...optimizers import (
+        adameka,
+        meka,
+        scale_by_expected_improvement,
+        scale_by_kalman_filter,
+    )
 
     if name in OURS:
         return {"meka": meka, "adameka": adameka}[name](**arguments)
@@ -154,5 +160,9 @@ def _ours(name: str, arguments: Mapping[str, Any]) -> optax.GradientTransformati
         # Muon itself is for matrices; with the rest on Adam it is only sold as a whole.
         "ei-muon": lambda: optax.chain(optax.contrib.muon(1.0), optax.scale(-1.0)),
         "ei-momentum": lambda: optax.trace(decay=0.9),
+        # The filtered gradient in place of the momentum.
+        "ei-filtered-adam": lambda: optax.chain(
+            scale_by_kalman_filter(), optax.scale_by_adam(b1=0)
+        ),
     }
     return optax.chain(directions[name](), scale_by_expected_improvement(**arguments))

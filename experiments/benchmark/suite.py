@@ -76,11 +76,10 @@ class Cell:
 
 PROFILES = {
     "smoke": Profile(
-        description="a few minutes: whether everything works",
+        description="minutes: whether everything works",
         sizes={
             "quadratic": Size(1024, 40, 20),
             "digits": Size(None, 40, 20),
-            "text": Size(1024, 20, 4),
         },
         batch_sizes=(32,),
         looks=4,
