@@ -86,15 +86,18 @@ def step_rule(
             limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
         new = choose_length(state, behind, ahead, limit, utility, calibrate, decay)
         finite = finite & all_finite((behind, ahead, new))
-        halved = state._replace(
+        # Only a step that was made can have been too long; a bad batch says nothing about it.
+        made = state.length > 0
+        refused = state._replace(
             skipped=jnp.asarray(optax.safe_increment(state.skipped)),
-            log_trust=state.log_trust - jnp.log(2.0),
+            lessons=jnp.where(made, jnp.maximum(state.lessons, 1), state.lessons),
+            log_trust=jnp.where(made, state.log_trust - jnp.log(2.0), state.log_trust),
             # No step was chosen: neither form of it may show the one before. Products, because a
             # donated buffer is only reused where it is read.
             length=0 * state.length,
             step_size=0 * state.step_size,
         )
-        new = select_state(finite, new, halved)
+        new = select_state(finite, new, refused)
         forward = jax.tree.map(lambda v: new.length * v, direction)
         back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
         back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
@@ -124,7 +127,7 @@ def scale_by_expected_improvement(
     less.
 
     Where a measurement is not finite, the parameters return to the last good point, the trust is
-    halved and the step is counted in `skipped`.
+    halved if a step had been made, and the step is counted in `skipped`.
 
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published

@@ -253,8 +253,7 @@ def choose_length(
     norm = jnp.maximum(ahead.direction_norm, tiny)
     if calibrate:
         start = jnp.minimum(_FIRST_STEP * newton(ahead.slope), limit)
-        # Refused first steps are tried again at half the length.
-        log_start = jnp.log(jnp.maximum(start, tiny) / norm) - state.skipped * jnp.log(2.0)
+        log_start = jnp.log(jnp.maximum(start, tiny) / norm)
         log_trust = jnp.where(lessons > 0, log_trust, log_start)
         log_trust = jnp.clip(log_trust, -_LOG_LIMIT, _LOG_LIMIT)
         trusted = jnp.where((lessons > 0) | (start > 0), jnp.exp(log_trust) * norm, 0)

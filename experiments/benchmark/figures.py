@@ -53,7 +53,9 @@ def ratios(cells: Sequence[CellSummary], folder: Path) -> Path:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("final train loss ÷ best swept baseline's (○ small, □ large batch, | median)")
-    axes.set_title("each dot a cell; diverged or worse by more than 30 at the right edge", fontsize=11)
+    axes.set_title(
+        "each dot a cell; diverged or worse by more than 30 at the right edge", fontsize=11
+    )
     return save(figure, folder / "ratios.png")
 
 

@@ -13,7 +13,7 @@ from mekax.experiments.models import (
     LogisticRegression,
     Transformer,
 )
-from mekax.experiments.problems import autoencoder, classification
+from mekax.experiments.problems import autoencoder, classification, text
 
 BUILT_IN = [name for name, entry in problems.PROBLEMS.items() if entry.dataset is None]
 
@@ -111,15 +111,15 @@ def test_autoencoder_of_the_mean_image_has_loss_one():
 
 
 def test_text_is_held_out_and_the_future_is_hidden():
-    problem = problems.load("text")
+    problem, tokens = problems.load("text"), len(text.ALPHABET) + 1
     windows = {part: np.asarray(getattr(problem, part)["text"]) for part in ("data", "test")}
     assert windows["data"].shape == (8_000, 33)
     assert windows["test"].shape == (1_000, 33)
     known = {row.tobytes() for row in windows["data"]}  # the text repeats itself a little
     assert np.mean([row.tobytes() in known for row in windows["test"]]) < 0.1
     params = problem.init(jax.random.key(0))
-    assert problem.evaluate(params)["test_loss"] == pytest.approx(np.log(65), abs=1)
-    model = Transformer(tokens=65)
+    assert problem.evaluate(params)["test_loss"] == pytest.approx(np.log(tokens), abs=1)
+    model = Transformer(tokens=tokens)
     x = jnp.asarray(windows["data"][:1, :-1])
     changed = x.at[0, 20:].set(0)
     logits, other = model.apply(params, x), model.apply(params, changed)
