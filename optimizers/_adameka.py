@@ -4,19 +4,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import DirectionalStatistics
+from ..curvature import DirectionalStatistics, directional
+from ..curvature._directional import batch_value
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, dot, widen, zeros_like
+from ..curvature._trees import PyTree, cast_like, dot, widen, zeros_like
 from ._acquisitions import Acquisition, AcquisitionName
 from ._arguments import require_value_fn
 from ._ema import debias, update_ema
-from ._expected_improvement import ExpectedImprovementState, step_along, step_rule
+from ._expected_improvement import ExpectedImprovementState, StepRule, step_along, step_rule
 from ._finite import all_finite, select_state
 from ._mask import masked
 
 _MOMENTUM_DECAY = 0.9
 _SECOND_MOMENT_DECAY = 0.999
+_FIRST_LOOKS = 20  # lessons, until which the curvature is measured at every step,
+_LOOK_EVERY = 10  # and then at every tenth: it changes more slowly than the slope
 _EPSILON = 1e-8  # relative to the largest entry, so that scaling the loss changes nothing
 
 
@@ -51,8 +54,10 @@ def adameka(
         α = argmax over (0, τ] of E[max(−Δ(α), 0)],    θ ← θ + α d
 
     β₁ = 0.9, β₂ = 0.999, m̂ and v̂ corrected for their start at 0, ε = 10⁻⁸ times the largest √v̂.
-    The length of the step along d is found as by `scale_by_expected_improvement`. A step costs one
-    second-order forward-mode pass beyond the gradient.
+    The length of the step along d is found as by `scale_by_expected_improvement`. Every step shows
+    the slope along the one before, for the price of a dot product; the curvature along it changes
+    slowly and takes a second-order forward-mode pass, which is made at the first 20 steps and
+    at every tenth from then on.
 
     The publication's direction, the filtered gradient m / (√(m² + P) + ε), gives coordinates that
     never see a gradient the same weight as all others, and its transport removes what momentum
@@ -90,6 +95,16 @@ def adameka(
     Source: Chen et al. (2020), arXiv 2011.04803, for AdaMEKA; Kingma & Ba (2015) for the scaling.
     """
     rule = step_rule(acquisition, calibrate, max_step_size, decay)
+    return masked(along_momentum(rule, differentiation, axis_name), mask)
+
+
+def along_momentum(
+    rule: StepRule,
+    differentiation: Differentiation = "forward",
+    axis_name: AxisName | None = None,
+    look_every: int = _LOOK_EVERY,
+) -> optax.GradientTransformationExtraArgs:
+    """`adameka` with any step rule, measuring the curvature at any interval."""
     check_differentiation(differentiation)
 
     def init_fn(params: PyTree) -> AdamekaState:
@@ -115,6 +130,27 @@ def adameka(
         floor = jnp.where(largest > 0, _EPSILON * largest, 1)
         scaled = jax.tree.map(lambda m, s: -m / (s + floor), mean, scale)
 
+        def measure(line: PyTree) -> DirectionalStatistics:
+            def afresh() -> DirectionalStatistics:
+                return directional(value_fn, params, line, differentiation, axis_name)
+
+            if look_every == 1 or not rule.calibrate:
+                return afresh()
+            last = state.rule.rule
+            due = (last.lessons < _FIRST_LOOKS) | (last.count % look_every == 0)
+            value, value_variance = batch_value(value_fn, params, axis_name)
+            remembered = DirectionalStatistics(
+                value,
+                value_variance,
+                dot(gradient, line),
+                last.model.slope_variance,
+                last.model.curvature,
+                last.model.curvature_variance,
+            )
+            # A refused step may come of what is remembered.
+            due |= last.length == 0
+            return jax.lax.cond(due, lambda: cast_like(afresh(), remembered), lambda: remembered)
+
         def look(direction: PyTree, seen: DirectionalStatistics) -> DirectionalStatistics:
             # The curvature along the last step stands for that along the next: the direction
             # changes slowly, and a second pass did not train better.
@@ -122,18 +158,10 @@ def adameka(
 
         finite = all_finite((gradient, second_moment))
         updates, rule_state, finite = step_along(
-            rule,
-            state.rule,
-            scaled,
-            params,
-            value_fn,
-            look,
-            differentiation,
-            axis_name,
-            finite,
+            rule, state.rule, scaled, params, measure, look, finite
         )
         new = AdamekaState(count, momentum, second_moment, rule_state)
         refused = state._replace(rule=rule_state)
         return updates, select_state(finite, new, refused)
 
-    return masked(optax.GradientTransformationExtraArgs(init_fn, update_fn), mask)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

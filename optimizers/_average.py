@@ -7,8 +7,7 @@ import optax
 from ..curvature._trees import PyTree, cast_like, widen, zeros_like
 from ._finite import all_finite, select
 
-_RATE = 0.02
-_HEAD_START = 10
+_HEAD_START = 10  # the average spans about the last count/10 iterates
 
 
 class AverageState(NamedTuple):
@@ -26,12 +25,12 @@ class AverageState(NamedTuple):
 def average_iterates() -> optax.GradientTransformationExtraArgs:
     """Keep a moving average of the parameters to evaluate at: put it last in a chain.
 
-        θ̄ ← θ̄ + max(10/(k + 10), 0.02) (θ + update − θ̄),    k = 0, 1, …
+        θ̄ ← θ̄ + 10/(k + 10) (θ + update − θ̄),    k = 0, 1, …
 
     A step size that is right for progress leaves the iterate scattered about the path by the noise
-    of the last gradients; the average, over about the last 50 iterates and at first over most of
-    them, is on it. It does what a decaying learning rate does at the end of training, at any time
-    and without knowing the end. Updates pass unchanged, so training is the same with and without.
+    of the last gradients; the average, over about the last tenth of all iterates, is on it. It does
+    what a decaying learning rate does at the end of training, at any time and without knowing the
+    end. Updates pass unchanged, so training is the same with and without.
 
     Returns:
       A transformation that needs `params`; read the average by `eval_params(state, params)`.
@@ -51,8 +50,8 @@ def average_iterates() -> optax.GradientTransformationExtraArgs:
       >>> params.tolist(), [round(x, 3) for x in eval_params(state, params).tolist()]
       ([1.0], [0.818])
 
-    Source: Polyak & Juditsky (1992) for averaging; Sandler et al. (2023), arXiv 2307.14833, for
-    moving averages in place of decay.
+    Source: Polyak & Juditsky (1992) for averaging; Shamir & Zhang (2013), arXiv 1212.1824, section
+    4, for these weights; Sandler et al. (2023), arXiv 2307.14833, for averages in place of decay.
     """
 
     def init_fn(params: PyTree) -> AverageState:
@@ -66,7 +65,7 @@ def average_iterates() -> optax.GradientTransformationExtraArgs:
                 "tx.update(grads, state, params, …)."
             )
         iterate = jax.tree.map(jnp.add, widen(params), widen(updates))
-        rate = jnp.maximum(_RATE, _HEAD_START / (state.count + _HEAD_START))
+        rate = _HEAD_START / (state.count + _HEAD_START)
         average = jax.tree.map(lambda a, x: a + rate * (x - a), state.average, iterate)
         # A step that leads nowhere is left out: the average outlives what training does not.
         finite = all_finite(iterate)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import DirectionalStatistics, ValueFn, directional
+from ..curvature import DirectionalStatistics, directional
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, widen, zeros_like
@@ -16,7 +16,16 @@ from ._direction import norm, unit
 from ._finite import all_finite, select, select_state
 from ._kalman_filter import displacement_from
 from ._line_model import LineModel
-from ._step_rule import Ahead, Behind, StepRuleState, choose_length, init_step_rule
+from ._step_rule import (
+    DEFAULT,
+    Ahead,
+    Behind,
+    Constants,
+    StepRuleState,
+    choose_length,
+    init_step_rule,
+    refuse_step,
+)
 
 
 class ExpectedImprovementState(NamedTuple):
@@ -50,6 +59,7 @@ def step_rule(
     calibrate: bool,
     max_step_size: jax.typing.ArrayLike | None,
     decay: float,
+    constants: Constants = DEFAULT,
 ) -> StepRule:
     """Build the step rule; `step` turns a direction and beliefs about it into updates."""
     utility = resolve_acquisition(acquisition)
@@ -76,7 +86,7 @@ def step_rule(
         """Choose the length and return `(updates, state, finite)`.
 
         `direction` is the unit vector v. Where anything measured is not finite the updates lead
-        back to `previous`, the last point at which all was well, and the trust is halved.
+        back to `previous`, the last point at which all was well.
         """
         # No step reaches farther than the parameters are long: a bound that only a vanishing
         # curvature meets, and that keeps a linear loss from sending them to infinity.
@@ -84,20 +94,9 @@ def step_rule(
         limit = jnp.where(length > 0, length, 1)
         if max_step_size is not None:
             limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
-        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay)
+        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants)
         finite = finite & all_finite((behind, ahead, new))
-        # Only a step that was made can have been too long; a bad batch says nothing about it.
-        made = state.length > 0
-        refused = state._replace(
-            skipped=jnp.asarray(optax.safe_increment(state.skipped)),
-            lessons=jnp.where(made, jnp.maximum(state.lessons, 1), state.lessons),
-            log_trust=jnp.where(made, state.log_trust - jnp.log(2.0), state.log_trust),
-            # No step was chosen: neither form of it may show the one before. Products, because a
-            # donated buffer is only reused where it is read.
-            length=0 * state.length,
-            step_size=0 * state.step_size,
-        )
-        new = select_state(finite, new, refused)
+        new = select_state(finite, new, refuse_step(state, constants))
         forward = jax.tree.map(lambda v: new.length * v, direction)
         back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
         back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
@@ -126,8 +125,9 @@ def scale_by_expected_improvement(
     batch shows there (`_step_rule.py`), so that directions that promise too much are stepped along
     less.
 
-    Where a measurement is not finite, the parameters return to the last good point, the trust is
-    halved if a step had been made, and the step is counted in `skipped`.
+    Where a measurement is not finite, the parameters return to the last good point, the trust
+    interval is halved for the next steps if one had been made, and the step is counted in
+    `skipped`.
 
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published
@@ -179,12 +179,15 @@ def scale_by_expected_improvement(
         del extra_args
         value_fn = require_value_fn("scale_by_expected_improvement", params, value_fn)
 
+        def measure(line: PyTree) -> DirectionalStatistics:
+            return directional(value_fn, params, line, *options)
+
         def look(direction: PyTree, seen: DirectionalStatistics) -> DirectionalStatistics:
-            return directional(value_fn, params, direction, *options) if calibrate else seen
+            return measure(direction) if calibrate else seen
 
         descent = jax.tree.map(jnp.negative, widen(updates))
         updates, state, _ = step_along(
-            rule, state, descent, params, value_fn, look, *options, all_finite(updates)
+            rule, state, descent, params, measure, look, all_finite(updates)
         )
         return updates, state
 
@@ -196,10 +199,8 @@ def step_along(
     state: ExpectedImprovementState,
     descent: PyTree,
     params: PyTree,
-    value_fn: ValueFn,
+    measure: Callable[[PyTree], DirectionalStatistics],
     look: Callable[[PyTree, DirectionalStatistics], DirectionalStatistics],
-    differentiation: Differentiation,
-    axis_name: AxisName | None,
     finite: jax.Array,
 ) -> tuple[PyTree, ExpectedImprovementState, jax.Array]:
     """Go along a direction as far as the rule says.
@@ -212,10 +213,8 @@ def step_along(
       state: of the previous step.
       descent: d, any scale.
       params: θ.
-      value_fn: of this batch.
-      look: unit direction and what was seen already ↦ the batch along the direction.
-      differentiation: of `value_fn`.
-      axis_name: of a split batch.
+      measure: unit vector ↦ the batch along it.
+      look: unit direction and what was measured already ↦ the batch along the direction.
       finite: whether the direction is to be trusted.
 
     Returns:
@@ -227,7 +226,7 @@ def step_along(
     distance = norm(displacement)
     back = (distance > 0) & rule.calibrate
     line = select(back, unit(displacement, distance), direction)
-    seen = directional(value_fn, params, line, differentiation, axis_name)
+    seen = measure(line)
     there = look(direction, seen)
     behind = Behind(
         distance=distance,

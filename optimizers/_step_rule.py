@@ -4,6 +4,7 @@ Slopes are along unit directions, curvatures are v·Bv with ‖v‖ = 1, and wha
 L = α‖d‖, so that the model of the loss does not depend on the scale of the direction.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,15 +17,43 @@ from ._ema import debias, update_ema
 from ._line_model import LineModel
 from ._maximize import maximize_on_interval
 
-_CURVATURE_DECAY = 0.9
 _CALIBRATION_DECAY = 0.95
-_TRUST_RATE = 0.05
-_TRUST_HEAD_START = 10  # the first lessons count as 2/(their number + 10) until the rate is reached
-_FIRST_STEP = 0.3  # of a Newton step: curvature measured at the start is no good guide far from it
-_REACH = 3.0  # Newton steps that none may exceed; the first steps 1, and 1/10 more by each lesson
-_OVERSHOOT = 0.1  # slope after the step that is aimed at, as a part of the curvature's share
+_CAUTION_DECAY = 0.8
+_REACH_GROWTH = 0.1
 _LOG_LIMIT = 60.0  # of the trust, either way
 _TOLERANCE = 0.1  # relative deviation of the length moved up to which a step counts as ours
+
+
+def logarithmic_clock(lessons: jax.Array) -> jax.Array:
+    """How far the k-th lesson moves the logarithm of the trust, at most: 3/(k + 15).
+
+    As fast as it must be at first; and in the end no noise can drive the trust far, because the sum
+    of all that is still to come grows like log k.
+    """
+    return 3 / (lessons + 15)
+
+
+class Constants(NamedTuple):
+    """Constants of the rule, the same for every problem; others are for ablations.
+
+    Attributes:
+      lesson_rate: weight of the k-th lesson.
+      overshoot: slope after the step that is aimed at, as a part of the curvature's share.
+      first_step: in Newton steps; curvature measured at the start is no good guide far from it.
+      reach: Newton steps that none may exceed; the first steps 1, and 1/10 more by each lesson.
+      curvature_decay: of the running magnitude of the curvature.
+      part: of the trust interval that is used, by the number of steps measured.
+    """
+
+    lesson_rate: Callable[[jax.Array], jax.Array] = logarithmic_clock
+    overshoot: float = 0.1
+    first_step: float = 0.3
+    reach: float = 3.0
+    curvature_decay: float = 0.9
+    part: Callable[[jax.Array], jax.Array | float] = lambda count: 1.0
+
+
+DEFAULT = Constants()
 
 
 class StepRuleState(NamedTuple):
@@ -38,6 +67,7 @@ class StepRuleState(NamedTuple):
       value_noise: moving average of r, uncorrected.
       curvature: moving average of |v·Bv|, uncorrected.
       log_trust: logarithm of the trust τ, the step size at which the trust interval ends.
+      caution: halvings of the trust interval that refused steps have left, fading with good ones.
       trusted: the length at which the last trust interval ended by τ.
       calibration: moving average of the part of the claimed slope that was there, from 1.
       length: L, chosen at the last step.
@@ -55,6 +85,7 @@ class StepRuleState(NamedTuple):
     value_noise: jax.Array
     curvature: jax.Array
     log_trust: jax.Array
+    caution: jax.Array
     trusted: jax.Array
     calibration: jax.Array
     length: jax.Array
@@ -111,6 +142,7 @@ def init_step_rule(dtype: jnp.dtype) -> StepRuleState:
         value_noise=zero(),
         curvature=zero(),
         log_trust=zero(),
+        caution=zero(),
         trusted=zero(),
         calibration=zero() + 1,
         length=zero(),
@@ -156,6 +188,28 @@ class Ahead(NamedTuple):
     direction_norm: jax.Array
 
 
+def refuse_step(state: StepRuleState, constants: Constants) -> StepRuleState:
+    """What is left of a step at whose end something measured was not finite.
+
+    The trust interval is halved, and recovers within ten good steps: mostly it is the batch that is
+    at fault. In case it was the step, it counts as the worst lesson there is.
+    """
+    # Only a step that was made can have been too long; a bad batch says nothing about it.
+    made = state.length > 0
+    lessons = jnp.where(made, jnp.maximum(state.lessons, 1), state.lessons)
+    moved = state.log_trust - constants.lesson_rate(lessons)
+    return state._replace(
+        skipped=jnp.asarray(optax.safe_increment(state.skipped)),
+        lessons=lessons,
+        log_trust=jnp.where(made, moved, state.log_trust),
+        caution=jnp.where(made, state.caution + 1, state.caution),
+        # No step was chosen: neither form of it may show the one before. Products, because a
+        # donated buffer is only reused where it is read.
+        length=0 * state.length,
+        step_size=0 * state.step_size,
+    )
+
+
 def choose_length(
     state: StepRuleState,
     behind: Behind,
@@ -164,6 +218,7 @@ def choose_length(
     acquisition: Acquisition,
     calibrate: bool,
     decay: float,
+    constants: Constants = DEFAULT,
 ) -> StepRuleState:
     """Update the value filter and the trust, and choose how far to go.
 
@@ -174,9 +229,10 @@ def choose_length(
 
         log τ ← log τ − η_k (g·δ − 0.1 κ) / (|g·δ| + |δ·Bδ|),    κ = max(δ·Bδ, 0)
 
-    with η_k = max(2/(k + 10), 0.05), k counting such lessons. The fraction lies in [−1.1, 1], so no
-    batch can throw τ far, and errors of slope and curvature are corrected together: over-promised
-    descent, stale curvature, a loss that is not quadratic. Descent by noise alone drives τ down.
+    with η_k = 3/(k + 15), k counting such lessons. The fraction lies in [−1.1, 1], so no batch can
+    throw τ far, and errors of slope and curvature are corrected together: over-promised descent,
+    stale curvature, a loss that is not quadratic. Where all descent is noise, τ falls as a power of
+    k: the rate knows no time scale of its own, so short and long trainings anneal alike.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is.
@@ -194,6 +250,7 @@ def choose_length(
       acquisition: utility of a length, given a `LineModel`.
       calibrate: whether the trust is adapted; otherwise the interval ends at 3 Newton steps a/ĥ.
       decay: of the moving average of the value noise r.
+      constants: of the rule.
 
     Returns:
       The new state, whose `length` is the choice.
@@ -224,15 +281,16 @@ def choose_length(
     # A step that something else kept short says nothing for a longer interval.
     kept_short = state.length < (1 - _TOLERANCE) * state.trusted
     scale = jnp.abs(seen.slope) + jnp.abs(seen.curvature)
-    surplus = seen.slope - _OVERSHOOT * jnp.maximum(seen.curvature, 0)
+    surplus = seen.slope - constants.overshoot * jnp.maximum(seen.curvature, 0)
     surplus = surplus / jnp.where(scale > 0, scale, 1)
     surplus = jnp.where(kept_short, jnp.maximum(surplus, 0), surplus)
     # What others do takes back a lesson, so that steps that are ours by chance come to nothing.
     foreign = (behind.distance > 0) & ~ours
     lessons = jnp.where(foreign, jnp.maximum(state.lessons - 1, 0), state.lessons)
     lessons = jnp.where(ours, jnp.asarray(optax.safe_increment(state.lessons)), lessons)
-    rate = jnp.maximum(_TRUST_RATE, 2 / (lessons + _TRUST_HEAD_START))
-    log_trust = jnp.where(ours, state.log_trust - rate * surplus, state.log_trust)
+    moved = state.log_trust - constants.lesson_rate(lessons) * surplus
+    log_trust = jnp.where(ours, moved, state.log_trust)
+    caution = _CAUTION_DECAY * state.caution
     claimed = -behind.claimed_slope
     present = (seen.curvature - seen.slope) / jnp.where(claimed > 0, claimed, 1)
     calibration = jnp.where(
@@ -242,8 +300,8 @@ def choose_length(
     )
 
     # The model ahead and its trust interval.
-    curvature = update_ema(state.curvature, jnp.abs(ahead.curvature), _CURVATURE_DECAY)
-    bound = jnp.maximum(ahead.curvature, debias(curvature, _CURVATURE_DECAY, count))
+    curvature = update_ema(state.curvature, jnp.abs(ahead.curvature), constants.curvature_decay)
+    bound = jnp.maximum(ahead.curvature, debias(curvature, constants.curvature_decay, count))
 
     def newton(slope: jax.Array) -> jax.Array:
         length = slope / jnp.where(bound > 0, bound, 1)
@@ -252,17 +310,18 @@ def choose_length(
     tiny = jnp.finfo(noise.dtype).tiny
     norm = jnp.maximum(ahead.direction_norm, tiny)
     if calibrate:
-        start = jnp.minimum(_FIRST_STEP * newton(ahead.slope), limit)
+        start = jnp.minimum(constants.first_step * newton(ahead.slope), limit)
         log_start = jnp.log(jnp.maximum(start, tiny) / norm)
         log_trust = jnp.where(lessons > 0, log_trust, log_start)
         log_trust = jnp.clip(log_trust, -_LOG_LIMIT, _LOG_LIMIT)
-        trusted = jnp.where((lessons > 0) | (start > 0), jnp.exp(log_trust) * norm, 0)
+        trusted = constants.part(count) * jnp.exp(log_trust) * norm
+        trusted = jnp.where((lessons > 0) | (start > 0), trusted, 0)
         # Where the batch sees no descent, what its noise allows for still is one.
         upper_slope = jnp.maximum(ahead.slope, 0) + jnp.sqrt(ahead.slope_variance)
-        farthest = jnp.minimum(1 + lessons / _TRUST_HEAD_START, _REACH) * newton(upper_slope)
+        farthest = jnp.minimum(1 + _REACH_GROWTH * lessons, constants.reach) * newton(upper_slope)
     else:
-        trusted = farthest = _REACH * newton(ahead.slope)
-    reach = jnp.minimum(jnp.minimum(trusted, farthest), limit)
+        trusted = farthest = constants.reach * newton(ahead.slope)
+    reach = jnp.minimum(jnp.minimum(trusted * jnp.exp2(-caution), farthest), limit)
     trusted = jnp.minimum(trusted, jnp.finfo(trusted.dtype).max)
     model = LineModel(
         slope=ahead.slope,
@@ -280,6 +339,7 @@ def choose_length(
         value_noise=value_noise,
         curvature=curvature,
         log_trust=log_trust,
+        caution=caution,
         trusted=trusted,
         calibration=calibration,
         length=length,

@@ -5,7 +5,7 @@ Names need no jax; building imports it. Adding a method is adding a line to a ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import unknown_name
@@ -18,24 +18,60 @@ if TYPE_CHECKING:
 
 BASELINES = tuple(DEFAULT_RATES)  # swept over learning rates and schedules
 PEERS = ("prodigy", "dowg", "momo_adam", "schedule_free_adamw", "mechanize")  # at their defaults
+REFERENCE = "adam"  # given the average of its iterates, as ours are
 OURS = ("meka", "adameka")
 DIRECTIONS = ("ei-adam", "ei-lion", "ei-muon", "ei-momentum")  # with our step size
 SCALED = "adameka-scaled"  # steps of another length than ours, to see whether ours is best
 SCALES = (0.25, 0.5, 2.0, 4.0)
 SCHEDULES = ("constant", "linear", "cosine")
 
-# Name of an ablation: what it is an ablation of, and the arguments that make it one.
-ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "adameka-uncalibrated": ("adameka", {"calibrate": False}),
-    "adameka-probability": ("adameka", {"acquisition": "probability_of_improvement"}),
-    "adameka-decrease": ("adameka", {"acquisition": "expected_decrease"}),
-    "adameka-decay-0.9": ("adameka", {"decay": 0.9}),
-    "adameka-decay-0.999": ("adameka", {"decay": 0.999}),
-    "adameka-filtered": ("ei-filtered-adam", {}),
-    "meka-unfiltered": ("ei-gradient", {}),
-    "meka-uncalibrated": ("meka", {"calibrate": False}),
-    "meka-per-leaf": ("meka", {"covariance": "per_leaf"}),
-    "meka-diagonal": ("meka", {"covariance": "diagonal"}),
+# Ours with one thing changed: from the module of alternatives, the parts to change, and the number
+# of steps of a training to a transformation.
+ABLATIONS: dict[str, Callable[[Any, int], Any]] = {
+    # The loop, off and with other constants.
+    "adameka-uncalibrated": lambda a, steps: a.adameka(calibrate=False),
+    "adameka-aim-0": lambda a, steps: a.adameka_with(overshoot=0.0),
+    "adameka-aim-0.3": lambda a, steps: a.adameka_with(overshoot=0.3),
+    "adameka-lessons-constant": lambda a, steps: a.adameka_with(lesson_rate=lambda k: 0.05),
+    "adameka-lessons-half": lambda a, steps: a.adameka_with(lesson_rate=lambda k: 1.5 / (k + 15)),
+    "adameka-lessons-double": lambda a, steps: a.adameka_with(lesson_rate=lambda k: 6 / (k + 15)),
+    "adameka-first-0.1": lambda a, steps: a.adameka_with(first_step=0.1),
+    "adameka-first-1": lambda a, steps: a.adameka_with(first_step=1.0),
+    "adameka-reach-1": lambda a, steps: a.adameka_with(reach=1.0),
+    "adameka-reach-30": lambda a, steps: a.adameka_with(reach=30.0),
+    # The curvature: measured at every step, rarely, smoothed more; along the new line: ei-adam.
+    "adameka-look-1": lambda a, steps: a.adameka_with(look_every=1),
+    "adameka-look-50": lambda a, steps: a.adameka_with(look_every=50),
+    "adameka-curvature-0.99": lambda a, steps: a.adameka_with(curvature_decay=0.99),
+    # The acquisition.
+    "adameka-probability": lambda a, steps: a.adameka(acquisition="probability_of_improvement"),
+    "adameka-decrease": lambda a, steps: a.adameka(acquisition="expected_decrease"),
+    "adameka-threshold": lambda a, steps: a.adameka(acquisition=a.improvement_threshold(0.9)),
+    "adameka-decay-0.9": lambda a, steps: a.adameka(decay=0.9),
+    # The horizon.
+    "adameka-budget": lambda a, steps: a.adameka_with(part=a.remaining(steps)),
+    "adameka-ahead-10": lambda a, steps: a.adameka(acquisition=a.look_ahead(10), calibrate=False),
+    "ei-adam-warm-100": lambda a, steps: a.after_adam(a.warm_start(1e-3, 100, a.step())),
+    "ei-adam-warm-snr": lambda a, steps: a.after_adam(
+        a.warm_start(1e-3, lambda known: known["snr"] < 1, a.step())
+    ),
+    "ei-adam-both-ways": lambda a, steps: a.after_adam(
+        a.switch_both_ways(1e-3, lambda known: known["snr"] < 1, a.step())
+    ),
+    # The direction, and the gain of the filter.
+    "adameka-filtered": lambda a, steps: a.after_filtered_adam(a.step()),
+    "meka-unfiltered": lambda a, steps: a.step(),
+    "meka-uncalibrated": lambda a, steps: a.meka(calibrate=False),
+    "meka-published": lambda a, steps: a.meka(
+        acquisition="probability_of_improvement", calibrate=False
+    ),
+    "meka-per-leaf": lambda a, steps: a.meka(covariance="per_leaf"),
+    "meka-diagonal": lambda a, steps: a.meka(covariance="diagonal"),
+    # Other ways to correct the claimed slope, in place of the loop.
+    "newton-claimed": lambda a, steps: a.newton_steps("claimed"),
+    "newton-shrunk": lambda a, steps: a.newton_steps("shrunk"),
+    "newton-regression": lambda a, steps: a.newton_steps("regression"),
+    "newton-half-batch": lambda a, steps: a.newton_steps("half_batch"),
 }
 
 DEFAULT = (*BASELINES, *PEERS, *OURS, *DIRECTIONS, SCALED)
@@ -82,8 +118,7 @@ def build(name: str) -> Method:
     """Make the method for lanes."""
     import optax
 
-    from ...optimizers import average_iterates, eval_params
-    from ..lanes import LAST, Method, at_last
+    from ..lanes import LAST, Method
 
     if name in BASELINES:
         return Method(lambda setting, steps: _baseline(name, setting, steps))
@@ -94,12 +129,25 @@ def build(name: str) -> Method:
         return Method(lambda setting, steps: _peer(name))
     if name == SCALED:
         return Method(
-            lambda setting, steps: optax.chain(_ours("adameka", {}), optax.scale(setting["scale"]))
+            lambda setting, steps: optax.chain(_ours("adameka"), optax.scale(setting["scale"]))
         )
-    origin, arguments = ABLATIONS.get(name, (name, {}))
+    if name in ABLATIONS:
+        from . import alternatives
+
+        return with_average(Method(lambda setting, steps: ABLATIONS[name](alternatives, steps)))
+    return with_average(Method(lambda setting, steps: _ours(name)))
+
+
+def with_average(method: Method) -> Method:
+    """The same training, evaluated at the average of the iterates as well."""
+    import optax
+
+    from ...optimizers import average_iterates, eval_params
+    from ..lanes import Method
+
     return Method(
-        lambda setting, steps: optax.chain(_ours(origin, arguments), average_iterates()),
-        {LAST: at_last, AVERAGE: eval_params},
+        lambda setting, steps: optax.chain(method.build(setting, steps), average_iterates()),
+        {**method.places, AVERAGE: eval_params},
     )
 
 
@@ -141,28 +189,18 @@ def _peer(name: str) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(factories[name]())
 
 
-def _ours(name: str, arguments: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+def _ours(name: str) -> optax.GradientTransformationExtraArgs:
     import optax
 
-    from ...optimizers import (
-        adameka,
-        meka,
-        scale_by_expected_improvement,
-        scale_by_kalman_filter,
-    )
+    from ...optimizers import adameka, meka, scale_by_expected_improvement
 
     if name in OURS:
-        return {"meka": meka, "adameka": adameka}[name](**arguments)
+        return {"meka": meka, "adameka": adameka}[name]()
     directions = {
-        "ei-gradient": optax.identity,
         "ei-adam": optax.scale_by_adam,
         "ei-lion": optax.scale_by_lion,
         # Muon itself is for matrices; with the rest on Adam it is only sold as a whole.
         "ei-muon": lambda: optax.chain(optax.contrib.muon(1.0), optax.scale(-1.0)),
         "ei-momentum": lambda: optax.trace(decay=0.9),
-        # The filtered gradient in place of the momentum.
-        "ei-filtered-adam": lambda: optax.chain(
-            scale_by_kalman_filter(), optax.scale_by_adam(b1=0)
-        ),
     }
-    return optax.chain(directions[name](), scale_by_expected_improvement(**arguments))
+    return optax.chain(directions[name](), scale_by_expected_improvement())

@@ -142,21 +142,22 @@ def rows(record: Mapping[str, Any]) -> list[Row]:
     seconds = 1.0 if method == "adam" else timing["step_seconds"] / timing["adam_step_seconds"]
     tried = _settings(record)
 
+    places = sorted({run["place"] for run in record["runs"]}, key=lambda place: place != "last")
+
     def row(label: str, setting: Mapping[str, float], place: str = "last", count: int = 1) -> Row:
         runs = [r for r in record["runs"] if r["setting"] == setting and r["place"] == place]
+        label = label if place == "last" else f"{label}+{place}"
         return Row(label, method, setting, tuple(runs), seconds, count)
 
     if method in methods.BASELINES:
-        best = best_setting(_sweep(record))
-        default = methods.default_setting(method)
-        return [
-            row(f"{method} default", default),
-            row(f"{method} best", best, count=len(tried)),
+        default, sweep = methods.default_setting(method), _sweep(record)
+        best = {place: best_setting(sweep, place) for place in places}
+        return [row(f"{method} default", default, place) for place in places] + [
+            row(f"{method} best", best[place], place, len(tried)) for place in places
         ]
     if method == methods.SCALED:
         return [row(scaled_label(setting["scale"]), setting) for setting in tried]
-    places = sorted({run["place"] for run in record["runs"]}, key=lambda place: place != "last")
-    return [row(method if place == "last" else f"{method}+{place}", {}, place) for place in places]
+    return [row(method, {}, place) for place in places]
 
 
 def scaled_label(scale: float) -> str:
@@ -177,10 +178,12 @@ def _sweep(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [run for run in record["runs"] if run["seed"] in set.intersection(*seeds)]
 
 
-def best_setting(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The setting with the lowest final train loss, in the mean over its seeds."""
+def best_setting(runs: Sequence[Mapping[str, Any]], place: str = "last") -> dict[str, float]:
+    """The setting with the lowest final train loss at a place, in the mean over its seeds."""
     found: dict[tuple[tuple[str, float], ...], list[float]] = {}
     for run in runs:
+        if run["place"] != place:
+            continue
         loss = run["measures"]["train_loss"][-1]
         known = math.inf if loss is None or not math.isfinite(loss) else float(loss)
         found.setdefault(tuple(run["setting"].items()), []).append(known)

@@ -102,18 +102,23 @@ class _Bench:
         budget = Budget(
             unit.cell.steps, unit.cell.batch_size, self._profile.looks, self._profile.judged
         )
-        train = compile_lanes(self._problem, methods.build(unit.method), budget)
+        method = methods.build(unit.method)
+        if unit.method == methods.REFERENCE:
+            method = methods.with_average(method)
+        train = compile_lanes(self._problem, method, budget)
         settings, seeds = self._settings(unit.method), list(range(self._options.seeds))
         if unit.method not in methods.BASELINES:
             return _runs(train(settings, seeds, progress), settings, seeds)
         tried = seeds[: self._options.sweep_seeds]
         lanes = len(settings) * len(tried)
-        chosen_lanes = 2 * (len(seeds) - len(tried))
+        chosen_lanes = (1 + len(method.places)) * (len(seeds) - len(tried))
         share = lanes / (lanes + chosen_lanes)
         swept = _runs(train(settings, tried, lambda part: progress(share * part)), settings, tried)
-        chosen = [methods.default_setting(unit.method), best_setting(swept)]
-        if chosen[0] == chosen[1]:
-            chosen.pop()
+        chosen = [methods.default_setting(unit.method)]
+        for place in method.places:
+            best = best_setting(swept, place)
+            if best not in chosen:
+                chosen.append(best)
         rest = seeds[len(tried) :]
         if not rest:
             return swept
