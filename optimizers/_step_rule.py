@@ -188,7 +188,7 @@ class Ahead(NamedTuple):
     direction_norm: jax.Array
 
 
-def refuse_step(state: StepRuleState, constants: Constants) -> StepRuleState:
+def refuse_step(state: StepRuleState, constants: Constants = DEFAULT) -> StepRuleState:
     """What is left of a step at whose end something measured was not finite.
 
     The trust interval is halved, and recovers within ten good steps: mostly it is the batch that is

@@ -17,12 +17,13 @@ from ..problems import Problem
 _SECONDS = 0.05  # that one measurement takes, at least
 _MOST_STEPS = 50_000
 _BATCHES = 20  # that the steps go through, over and over
+_PERIOD = 10  # steps after which what a method does repeats; 40 of them are past its beginning
 
 Clock = Callable[[], float]  # seconds per step, measured anew at each call
 
 
 def clock(problem: Problem, method: Method, setting: dict[str, float], batch_size: int) -> Clock:
-    """Compile the steps of one lane, and return what times a few of them."""
+    """Compile the steps of one lane, and return what times a few of them at their steady pace."""
     tx = method.build(setting, _MOST_STEPS)
     step = one_step(problem, tx)
 
@@ -39,13 +40,14 @@ def clock(problem: Problem, method: Method, setting: dict[str, float], batch_siz
     carry = Carry(params, tx.init(params), step_key, jnp.zeros((), jnp.int32))
     rows = jnp.asarray(batches(0, 0, _BATCHES, problem.examples, batch_size))
 
+    warm = run(carry, rows, jnp.int32(4 * _PERIOD), problem.data)  # compiles
+
     def seconds(count: int) -> float:
         begin = time.perf_counter()
-        jax.block_until_ready(run(carry, rows, jnp.int32(count), problem.data))
+        jax.block_until_ready(run(warm, rows, jnp.int32(count), problem.data))
         return (time.perf_counter() - begin) / count
 
-    seconds(1)  # compiles
-    count = 1
+    count = _PERIOD
     while count < _MOST_STEPS and count * seconds(count) < _SECONDS:
         count *= 2
     return lambda: seconds(count)

@@ -80,6 +80,24 @@ def test_best_setting_counts_divergence_as_the_worst():
     assert summary.best_setting(runs) == OTHER
 
 
+def test_averages_of_a_baseline_have_a_best_setting_of_their_own():
+    """The last iterate is best with one setting, the average with the other."""
+    averages = [run(DEFAULT, seed, [8.0, 2.0, 1.0, 0.5], "average") for seed in (0, 1, 2)] + [
+        run(OTHER, seed, [4.0, 2.0, 2.0, 0.9], "average") for seed in (0, 1, 2)
+    ]
+    (cell,) = summary.cell_summaries([{**ADAM, "runs": [*ADAM["runs"], *averages]}])
+    assert list(cell.rows) == [
+        "adam default",
+        "adam default+average",
+        "adam best",
+        "adam best+average",
+    ]
+    assert cell.rows["adam best"].setting == OTHER
+    assert cell.rows["adam best+average"].setting == DEFAULT
+    assert cell.rows["adam best+average"].curve("train_loss")[0, -1] == 0.5
+    assert cell.best_baseline is cell.rows["adam best"]
+
+
 def test_ratios_are_geometric_and_paired(cell):
     found = summary.ratio(cell.rows["adameka"], cell.rows["adam best"])
     assert found.mean == pytest.approx(0.5)  # of 0.5, 1 and 0.25

@@ -38,7 +38,7 @@ TARGETS = {
         100,
     ),
     "rosenbrock": (rosenbrock, jnp.zeros(2), jnp.ones(2), 3000),
-    "matrix": (squared_distance_to(_MATRIX), jnp.zeros((2, 2)), _MATRIX, 100),
+    "matrix": (squared_distance_to(_MATRIX), jnp.zeros((2, 2)), _MATRIX, 150),
     "tuple": (squared_distance_to(_MIXED), (jnp.zeros(3), jnp.zeros((2, 2))), _MIXED, 100),
 }
 MAKERS = {

@@ -14,7 +14,16 @@ from mekax.optimizers import (
     scale_by_expected_improvement,
     warm_start,
 )
-from mekax.optimizers._step_rule import Ahead, Behind, choose_length, init_step_rule
+from mekax.optimizers._adameka import along_momentum
+from mekax.optimizers._expected_improvement import step_rule
+from mekax.optimizers._step_rule import (
+    Ahead,
+    Behind,
+    choose_length,
+    init_step_rule,
+    logarithmic_clock,
+    refuse_step,
+)
 
 
 def minimize(tx, f, params, steps):
@@ -206,3 +215,96 @@ def test_a_switch_finds_the_trust_fresh(regression, train):
     moved = np.sqrt(sum(float(jnp.sum((after[k] - before[k]) ** 2)) for k in params))
     newton = float(known["slope"]) / abs(float(known["curvature"]))
     assert 0 < moved <= 0.31 * newton
+
+
+def test_the_clock_of_lessons_is_logarithmic():
+    """Between k and 10 k lessons the trust can move as far as between 10 k and 100 k."""
+    rates = np.asarray(logarithmic_clock(jnp.arange(1, 100_001)), float)
+    assert rates[0] == pytest.approx(3 / 16)
+    late = rates[10_000:].sum()
+    assert late == pytest.approx(3 * np.log(10), rel=0.01)
+    assert late == pytest.approx(rates[1_000:10_000].sum(), rel=0.02)
+
+
+def test_a_refused_step_shortens_the_next_ones_for_a_while():
+    """The interval is halved, recovers within ten good steps, and the trust is hardly touched."""
+    number, zero = jnp.float32, jnp.float32(0)
+    ahead = Ahead(number(1), zero, number(1), zero, number(1))
+    farthest = lambda model, length: length  # noqa: E731
+
+    def step(state):
+        # What is left of the slope is exactly what is aimed at: the lesson is to change nothing.
+        kappa = jnp.square(state.length)
+        seen = DirectionalStatistics(zero, zero, 0.1 * kappa, zero, kappa, zero)
+        behind = Behind(state.length, -state.length, zero, seen)
+        return choose_length(state, behind, ahead, number(1e9), farthest, True, 0.99)
+
+    state = init_step_rule(jnp.dtype(jnp.float32))
+    for _ in range(100):
+        state = step(state)
+    before = float(state.length)
+    refused = refuse_step(state)
+    assert float(refused.length) == 0
+    # A second bad batch, before any step was made, blames nobody.
+    state = refuse_step(refused)
+    assert float(state.caution) == float(refused.caution) == 1
+    assert int(state.skipped) == 2
+    lengths = []
+    for _ in range(12):
+        state = step(state)
+        lengths.append(float(state.length) / before)
+    assert lengths[0] == pytest.approx(2**-0.8, rel=0.05)
+    assert lengths == sorted(lengths)
+    assert lengths[9] > 0.9
+    assert lengths[-1] > 0.92  # the lesson took 3/115 of the trust itself
+
+
+def test_adameka_looks_at_the_curvature_now_and_then():
+    """At each of the first twenty lessons and at every tenth step from then on."""
+    weights = jnp.array([1.0, 5.0, 25.0])
+    x = jax.random.normal(jax.random.key(0), (200, 8, 3))
+
+    def losses(params, batch):
+        return 0.5 * jnp.sum(weights * (params - 0.3 * batch) ** 2, axis=1)
+
+    tx = adameka()
+
+    def step(carry, batch):
+        params, state = carry
+        f = lambda p: losses(p, batch)  # noqa: E731
+        updates, state = tx.update(
+            jax.grad(lambda p: f(p).mean())(params), state, params, value_fn=f
+        )
+        known = metrics(state)
+        return (optax.apply_updates(params, updates), state), (known["curvature"], known["slope"])
+
+    params = jnp.ones(3)
+    _, (curvature, slope) = jax.lax.scan(step, (params, tx.init(params)), x)
+    changed = np.flatnonzero(np.diff(np.asarray(curvature)) != 0) + 1
+    # The step measured first is no lesson, so the twentieth is that of step 20.
+    np.testing.assert_array_equal(changed, [*range(1, 21), *range(30, 200, 10)])
+    assert len(np.unique(np.asarray(slope))) == 200  # the slope is that of each batch
+
+
+@pytest.mark.parametrize("every", [2, 50])
+def test_a_curvature_that_stays_need_not_be_looked_at(every):
+    """Along every line of ‖θ − c‖² it is the same, whichever batch is asked."""
+    x = jax.random.normal(jax.random.key(0), (120, 8, 3))
+
+    def end(tx):
+        def step(carry, batch):
+            params, state = carry
+            f = lambda p: jnp.sum((p - batch) ** 2, axis=1)  # noqa: E731
+            grads = jax.grad(lambda p: f(p).mean())(params)
+            updates, state = tx.update(grads, state, params, value_fn=f)
+            return (optax.apply_updates(params, updates), state), None
+
+        params = jnp.full(3, 4.0)
+        return jax.lax.scan(step, (params, tx.init(params)), x)[0][0]
+
+    rule = step_rule("expected_decrease", True, None, 0.99)
+    np.testing.assert_allclose(
+        end(along_momentum(rule, look_every=every)),
+        end(along_momentum(rule, look_every=1)),
+        rtol=1e-4,
+    )
