@@ -140,6 +140,23 @@ def benchmark(ctx: click.Context, **options: Any) -> None:
 
 
 @main.command()
+@click.option("--quick", is_flag=True, help="A few parts in a minute, to see that all works.")
+@click.option(
+    "--rounds", metavar="N", default="20", show_default=True, help="Measurements of each."
+)
+@click.option("--out", metavar="DIR", help="Tables and picture [default: results/bench].")
+@click.pass_context
+def bench(ctx: click.Context, quick: bool, rounds: str, out: str | None) -> None:
+    """Measure what a step costs in time and memory, next to Adam's in the same process."""
+    n_rounds = settings.positive_integer("--rounds", rounds)
+    folder = settings.output_folder(out or "results/bench", "bench.json")
+    from .bench.run import bench as run
+
+    if not run(folder, quick, n_rounds, _console(), sys.argv):
+        ctx.exit(INTERRUPTED)
+
+
+@main.command()
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option("--quick", is_flag=True, help="Smaller, in seconds rather than minutes.")
 @click.option("--seeds", metavar="K", default="10", show_default=True, help="Repetitions.")

@@ -1,0 +1,160 @@
+"""Time, compile time and memory of a compiled training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .cases import Case
+from .contenders import CONTENDERS, Carry
+
+_SECONDS = 0.05  # that one measurement takes, at least
+REFERENCE = "adam"
+_LEAST_ROUNDS = 3
+_PATIENCE = 8.0  # seconds after which a contender is not measured any more
+PERIOD = 10  # steps after which what a method does repeats; 40 of them are past its beginning
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A training loop, ready to be timed.
+
+    Attributes:
+      seconds: measures the seconds per step at its steady pace, anew at each call.
+      compile_seconds: of one step.
+      memory: bytes of one step by XLA's account: arguments, results and temporaries, donated
+        ones counted once; None where the device does not say.
+    """
+
+    seconds: Callable[[], float]
+    compile_seconds: float
+    memory: int | None
+
+
+def compile_step(case: Case, batch_size: int, name: str) -> Compiled:
+    """Compile the training of a case by a contender, warm it up, and choose how long to time it."""
+    tx, step = CONTENDERS[name](case)
+    params = case.init(jax.random.key(0))
+    batch = case.batch(batch_size)
+
+    def start() -> Carry:
+        fresh = jax.tree.map(jnp.copy, params)
+        return fresh, tx.init(fresh), jnp.zeros(())
+
+    begin = time.perf_counter()
+    single = jax.jit(step, donate_argnums=0).lower(start(), batch).compile()
+    compile_seconds = time.perf_counter() - begin
+
+    @jax.jit
+    def run(carry: Carry, batch: Any, count: jax.Array) -> Carry:
+        return jax.lax.fori_loop(0, count, lambda _, carry: step(carry, batch), carry)
+
+    warm = jax.block_until_ready(run(start(), batch, jnp.int32(4 * PERIOD)))
+
+    def seconds(count: int) -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(run(warm, batch, jnp.int32(count)))
+        return (time.perf_counter() - begin) / count
+
+    count = PERIOD
+    while count * seconds(count) < _SECONDS:
+        count *= 2
+    return Compiled(lambda: seconds(count), compile_seconds, _memory(single))
+
+
+def _memory(program: Any) -> int | None:
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one contender costs on one case.
+
+    Attributes:
+      case: name of the case.
+      parameters: their number.
+      batch_size: examples per step.
+      contender: its name.
+      seconds: per step, median over the rounds.
+      to_adam: the same relative to Adam's, median over the rounds of their ratio.
+      low: lower quartile of that ratio.
+      high: upper quartile of it.
+      rounds: how often it was measured.
+      compile_seconds: of one step.
+      memory: bytes of one step, if known.
+      memory_to_adam: relative to Adam's, if known.
+    """
+
+    case: str
+    parameters: int
+    batch_size: int
+    contender: str
+    seconds: float
+    to_adam: float
+    low: float
+    high: float
+    rounds: int
+    compile_seconds: float
+    memory: int | None
+    memory_to_adam: float | None
+
+
+def in_turns(case: Case, batch_size: int, names: Sequence[str], rounds: int) -> list[Measured]:
+    """Measure contenders on a case, one after the other and over again.
+
+    Whatever else the machine does then slows all of them; Adam is always among them.
+
+    Args:
+      case: the model.
+      batch_size: examples per step.
+      names: of the contenders.
+      rounds: how often to measure each; those that take long are measured less, three times at
+        least.
+    """
+    names = tuple(dict.fromkeys((REFERENCE, *names)))
+    compiled = {name: compile_step(case, batch_size, name) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    spent = dict.fromkeys(names, 0.0)
+    for done in range(rounds):
+        for name in names:
+            if name == REFERENCE or done < _LEAST_ROUNDS or spent[name] < _PATIENCE:
+                begin = time.perf_counter()
+                times[name].append(compiled[name].seconds())
+                spent[name] += time.perf_counter() - begin
+    adam = compiled[REFERENCE]
+    found = []
+    for name in names:
+        mine = np.array(times[name])
+        low, middle, high = np.quantile(mine / times[REFERENCE][: len(mine)], (0.25, 0.5, 0.75))
+        memory = compiled[name].memory
+        found.append(
+            Measured(
+                case=case.name,
+                parameters=case.parameters(),
+                batch_size=batch_size,
+                contender=name,
+                seconds=float(np.median(mine)),
+                to_adam=float(middle),
+                low=float(low),
+                high=float(high),
+                rounds=len(mine),
+                compile_seconds=compiled[name].compile_seconds,
+                memory=memory,
+                memory_to_adam=memory / adam.memory if memory and adam.memory else None,
+            )
+        )
+    return found

@@ -1,0 +1,45 @@
+"""`mekax bench`: measure part after part; what is measured is kept whatever happens next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from . import cases, report
+from .measure import in_turns
+from .plan import parts
+
+
+def bench(out: Path, quick: bool, rounds: int, console: Console, command: Sequence[str]) -> bool:
+    """Measure everything and report.
+
+    Args:
+      out: folder for tables and picture.
+      quick: a few parts in seconds, to see that all works.
+      rounds: how often to measure each contender.
+      console: where to show progress and tables.
+      command: the command line, for the record.
+
+    Returns:
+      Whether all was measured; False after an interrupt.
+    """
+    found: report.Found = {}
+    todo = parts(quick)
+    try:
+        for done, part in enumerate(todo):
+            console.print(
+                f"{part.table}: {part.case}, batch {part.batch_size} ({done + 1} of {len(todo)})",
+                highlight=False,
+            )
+            case = cases.CASES[part.case]() if part.width is None else cases.mlp(part.width)
+            rows = in_turns(case, part.batch_size, part.contenders, rounds)
+            found.setdefault(part.table, []).extend(rows)
+            report.write(found, out, command)
+    except KeyboardInterrupt:
+        console.print(f"Interrupted: what was measured is in {out}.", highlight=False)
+        return False
+    report.draw(found, out)
+    console.print(report.document(found), highlight=False, soft_wrap=True, markup=False)
+    return True
