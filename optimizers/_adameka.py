@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,19 +9,18 @@ from ..curvature import DirectionalStatistics, directional
 from ..curvature._directional import batch_value
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, cast_like, dot, widen, zeros_like
+from ..curvature._trees import PyTree, cast_like, dot, size, widen, zeros_like
 from ._acquisitions import Acquisition, AcquisitionName
 from ._arguments import require_value_fn
 from ._ema import debias, update_ema
 from ._expected_improvement import ExpectedImprovementState, StepRule, step_along, step_rule
-from ._finite import all_finite, select_state
 from ._mask import masked
 
 _MOMENTUM_DECAY = 0.9
 _SECOND_MOMENT_DECAY = 0.999
 _FIRST_LOOKS = 20  # lessons, until which the curvature is measured at every step,
 _LOOK_EVERY = 10  # and then at every tenth: it changes more slowly than the slope
-_EPSILON = 1e-8  # relative to the largest entry, so that scaling the loss changes nothing
+_EPSILON = 1e-8  # relative to the root mean square entry, so that scaling the loss changes nothing
 
 
 class AdamekaState(NamedTuple):
@@ -30,12 +30,14 @@ class AdamekaState(NamedTuple):
       count: gradients averaged, int32.
       momentum: moving average of the gradient, uncorrected, float32 or wider.
       second_moment: moving average of its square, uncorrected, float32 or wider.
+      square: moving average of ‖g‖², the sum of the entries of `second_moment`.
       rule: of the step rule.
     """
 
     count: jax.Array
     momentum: PyTree
     second_moment: PyTree
+    square: jax.Array
     rule: ExpectedImprovementState
 
 
@@ -53,7 +55,7 @@ def adameka(
         m ← β₁ m + (1 − β₁) g,    v ← β₂ v + (1 − β₂) g²,    d = −m̂ / (√v̂ + ε)
         α = argmax over (0, τ] of E[max(−Δ(α), 0)],    θ ← θ + α d
 
-    β₁ = 0.9, β₂ = 0.999, m̂ and v̂ corrected for their start at 0, ε = 10⁻⁸ times the largest √v̂.
+    β₁ = 0.9, β₂ = 0.999, m̂ and v̂ corrected for their start at 0, ε = 10⁻⁸ √(mean v̂).
     The length of the step along d is found as by `scale_by_expected_improvement`. Every step shows
     the slope along the one before, for the price of a dot product; the curvature along it changes
     slowly and takes a second-order forward-mode pass, which is made at the first 20 steps and
@@ -113,6 +115,7 @@ def along_momentum(
             count=jnp.zeros((), jnp.int32),
             momentum=zeros_like(params, wide=True),
             second_moment=zeros_like(params, wide=True),
+            square=jnp.zeros((), state.length.dtype),
             rule=ExpectedImprovementState(zeros_like(params), state),
         )
 
@@ -120,29 +123,24 @@ def along_momentum(
         del extra_args
         value_fn = require_value_fn("adameka", params, value_fn)
         gradient = widen(updates)
-        count = jnp.asarray(optax.safe_increment(state.count))
-        momentum = update_ema(state.momentum, gradient, _MOMENTUM_DECAY)
-        squares = jax.tree.map(jnp.square, gradient)
-        second_moment = update_ema(state.second_moment, squares, _SECOND_MOMENT_DECAY)
-        mean = debias(momentum, _MOMENTUM_DECAY, count)
-        scale = jax.tree.map(jnp.sqrt, debias(second_moment, _SECOND_MOMENT_DECAY, count))
-        largest = jnp.max(jnp.stack([jnp.max(x) for x in jax.tree.leaves(scale) if x.size]))
-        floor = jnp.where(largest > 0, _EPSILON * largest, 1)
-        scaled = jax.tree.map(lambda m, s: -m / (s + floor), mean, scale)
+        square = dot(gradient, gradient)
+        value, value_variance = batch_value(value_fn, params, axis_name)
+        # Known before the averages are touched, so that they are written once, where they are.
+        finite = jnp.isfinite(square) & jnp.isfinite(value)
+        state = _average(state, gradient, square, finite)
 
-        def measure(line: PyTree) -> DirectionalStatistics:
+        def measure(line: Callable[[], PyTree]) -> DirectionalStatistics:
             def afresh() -> DirectionalStatistics:
-                return directional(value_fn, params, line, differentiation, axis_name)
+                return directional(value_fn, params, line(), differentiation, axis_name)
 
             if look_every == 1 or not rule.calibrate:
                 return afresh()
             last = state.rule.rule
             due = (last.lessons < _FIRST_LOOKS) | (last.count % look_every == 0)
-            value, value_variance = batch_value(value_fn, params, axis_name)
             remembered = DirectionalStatistics(
                 value,
                 value_variance,
-                dot(gradient, line),
+                last.model.slope,
                 last.model.slope_variance,
                 last.model.curvature,
                 last.model.curvature_variance,
@@ -151,17 +149,39 @@ def along_momentum(
             due |= last.length == 0
             return jax.lax.cond(due, lambda: cast_like(afresh(), remembered), lambda: remembered)
 
-        def look(direction: PyTree, seen: DirectionalStatistics) -> DirectionalStatistics:
-            # The curvature along the last step stands for that along the next: the direction
-            # changes slowly, and a second pass did not train better.
-            return seen._replace(slope=dot(gradient, direction))
-
-        finite = all_finite((gradient, second_moment))
-        updates, rule_state, finite = step_along(
-            rule, state.rule, scaled, params, measure, look, finite
+        updates, rule_state, _ = step_along(
+            rule, state.rule, _descent(state), params, measure, finite, gradient
         )
-        new = AdamekaState(count, momentum, second_moment, rule_state)
-        refused = state._replace(rule=rule_state)
-        return updates, select_state(finite, new, refused)
+        return updates, state._replace(rule=rule_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _average(
+    state: AdamekaState, gradient: PyTree, square: jax.Array, finite: jax.Array
+) -> AdamekaState:
+    """Advance the averages of the gradient and its square, unless it is not finite."""
+
+    def update(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+        return jnp.where(finite, update_ema(average, value, decay), average)
+
+    return state._replace(
+        count=jnp.where(finite, jnp.asarray(optax.safe_increment(state.count)), state.count),
+        momentum=jax.tree.map(lambda m, g: update(m, g, _MOMENTUM_DECAY), state.momentum, gradient),
+        second_moment=jax.tree.map(
+            lambda v, g: update(v, jnp.square(g), _SECOND_MOMENT_DECAY),
+            state.second_moment,
+            gradient,
+        ),
+        square=update(state.square, square, _SECOND_MOMENT_DECAY),
+    )
+
+
+def _descent(state: AdamekaState) -> PyTree:
+    """Build Adam's direction −m̂ / (√v̂ + ε)."""
+    mean = debias(state.momentum, _MOMENTUM_DECAY, state.count)
+    variance = debias(state.second_moment, _SECOND_MOMENT_DECAY, state.count)
+    square = debias(state.square, _SECOND_MOMENT_DECAY, state.count)
+    floor = _EPSILON * jnp.sqrt(square / size(state.momentum))
+    floor = jnp.where(floor > 0, floor, 1)
+    return jax.tree.map(lambda m, v: -m / (jnp.sqrt(v) + floor), mean, variance)

@@ -8,11 +8,11 @@ import optax
 from ..curvature import DirectionalStatistics, directional
 from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, cast_like, widen, zeros_like
+from ..curvature._trees import PyTree, cast_like, dot, widen, zeros_like
 from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import require_value_fn
-from ._direction import norm, unit
+from ._direction import norm, norm_near, unit
 from ._finite import all_finite, select, select_state
 from ._kalman_filter import displacement_from
 from ._line_model import LineModel
@@ -78,26 +78,26 @@ def step_rule(
         state: StepRuleState,
         behind: Behind,
         ahead: Ahead,
-        direction: PyTree,
+        descent: PyTree,
         params: PyTree,
         previous: PyTree,
         finite: jax.Array,
     ) -> tuple[PyTree, StepRuleState, jax.Array]:
         """Choose the length and return `(updates, state, finite)`.
 
-        `direction` is the unit vector v. Where anything measured is not finite the updates lead
-        back to `previous`, the last point at which all was well.
+        `descent` is the direction d as given. Where anything measured is not finite the updates
+        lead back to `previous`, the last point at which all was well.
         """
         # No step reaches farther than the parameters are long: a bound that only a vanishing
         # curvature meets, and that keeps a linear loss from sending them to infinity.
-        length = norm(params)
+        length = jnp.sqrt(dot(params, params))
         limit = jnp.where(length > 0, length, 1)
         if max_step_size is not None:
             limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
         new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants)
         finite = finite & all_finite((behind, ahead, new))
         new = select_state(finite, new, refuse_step(state, constants))
-        forward = jax.tree.map(lambda v: new.length * v, direction)
+        forward = jax.tree.map(lambda d: new.step_size * d, descent)
         back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
         back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
         return cast_like(select(finite, forward, back), params), new, finite
@@ -179,16 +179,11 @@ def scale_by_expected_improvement(
         del extra_args
         value_fn = require_value_fn("scale_by_expected_improvement", params, value_fn)
 
-        def measure(line: PyTree) -> DirectionalStatistics:
-            return directional(value_fn, params, line, *options)
-
-        def look(direction: PyTree, seen: DirectionalStatistics) -> DirectionalStatistics:
-            return measure(direction) if calibrate else seen
+        def measure(line: Callable[[], PyTree]) -> DirectionalStatistics:
+            return directional(value_fn, params, line(), *options)
 
         descent = jax.tree.map(jnp.negative, widen(updates))
-        updates, state, _ = step_along(
-            rule, state, descent, params, measure, look, all_finite(updates)
-        )
+        updates, state, _ = step_along(rule, state, descent, params, measure, all_finite(updates))
         return updates, state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -199,9 +194,9 @@ def step_along(
     state: ExpectedImprovementState,
     descent: PyTree,
     params: PyTree,
-    measure: Callable[[PyTree], DirectionalStatistics],
-    look: Callable[[PyTree, DirectionalStatistics], DirectionalStatistics],
+    measure: Callable[[Callable[[], PyTree]], DirectionalStatistics],
     finite: jax.Array,
+    gradient: PyTree | None = None,
 ) -> tuple[PyTree, ExpectedImprovementState, jax.Array]:
     """Go along a direction as far as the rule says.
 
@@ -213,21 +208,36 @@ def step_along(
       state: of the previous step.
       descent: d, any scale.
       params: θ.
-      measure: unit vector ↦ the batch along it.
-      look: unit direction and what was measured already ↦ the batch along the direction.
+      measure: the batch along a unit vector, which is given as a function that builds it.
       finite: whether the direction is to be trusted.
+      gradient: of the batch at θ, if known. Slopes are then its products with the directions, and
+        the curvature along the last displacement stands for that along d.
 
     Returns:
       Final updates, the new state, and whether a step was made.
     """
-    direction_norm = norm(descent)
-    direction = unit(descent, direction_norm)
-    displacement = displacement_from(state.params, params, state.rule.count == 0)
-    distance = norm(displacement)
+
+    # No vector of the size of the parameters is kept that a reduction or a branch can rebuild.
+    def displacement() -> PyTree:
+        return displacement_from(state.params, params, state.rule.count == 0)
+
+    # Computed once: otherwise parts of it are repeated where it is used.
+    descent = jax.lax.optimization_barrier(descent)
+    descent_norm = norm(descent)
+    distance = norm_near(displacement(), state.rule.length)
     back = (distance > 0) & rule.calibrate
-    line = select(back, unit(displacement, distance), direction)
+
+    def line() -> PyTree:
+        return select(back, unit(displacement(), distance), unit(descent, descent_norm))
+
     seen = measure(line)
-    there = look(direction, seen)
+    if gradient is not None:
+        slope = dot(gradient, unit(descent, descent_norm))
+        along_last = dot(gradient, unit(displacement(), distance))
+        seen = seen._replace(slope=jnp.where(back, along_last, slope))
+        there = seen._replace(slope=slope)
+    else:
+        there = measure(lambda: unit(descent, descent_norm)) if rule.calibrate else seen
     behind = Behind(
         distance=distance,
         claimed_slope=-state.rule.model.slope * distance,
@@ -239,10 +249,10 @@ def step_along(
         slope_variance=there.slope_variance,
         curvature=there.curvature,
         curvature_variance=there.curvature_variance,
-        direction_norm=direction_norm,
+        direction_norm=descent_norm,
     )
     updates, new_rule, finite = rule.step(
-        state.rule, behind, ahead, direction, params, state.params, finite
+        state.rule, behind, ahead, descent, params, state.params, finite
     )
     kept = select_state(finite, params, state.params)
     return updates, ExpectedImprovementState(kept, new_rule), finite

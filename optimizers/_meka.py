@@ -106,8 +106,9 @@ def meka(
         value_fn = require_value_fn("meka", params, value_fn)
         filtered, stats, finite = filtering.update(updates, state.filter, params, value_fn)
         mean = filtered.belief.mean
-        direction_norm = norm(mean)
-        direction = unit(jax.tree.map(jnp.negative, mean), direction_norm)
+        descent = jax.tree.map(jnp.negative, mean)
+        direction_norm = norm(descent)
+        direction = unit(descent, direction_norm)
         seen = directional(value_fn, params, direction, differentiation, axis_name)
         ahead = Ahead(
             slope=-dot(mean, direction),
@@ -118,7 +119,7 @@ def meka(
         )
         behind = _look_behind(state.filter, params, stats)
         updates, new_rule, finite = rule.step(
-            state.rule, behind, ahead, direction, params, state.filter.params, finite
+            state.rule, behind, ahead, descent, params, state.filter.params, finite
         )
         refused = state.filter._replace(
             skipped=jnp.asarray(optax.safe_increment(state.filter.skipped))
