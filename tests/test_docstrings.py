@@ -6,10 +6,11 @@ import inspect
 import pkgutil
 
 import mekax.curvature
+import mekax.experiments.ode
 import mekax.optimizers
 import pytest
 
-PACKAGES = (mekax.curvature, mekax.optimizers)
+PACKAGES = (mekax.curvature, mekax.optimizers, mekax.experiments.ode)
 MODULES = sorted(
     f"{package.__name__}.{info.name}"
     for package in PACKAGES
