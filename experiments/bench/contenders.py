@@ -28,16 +28,16 @@ from .cases import Case
 PyTree = Any
 Carry = tuple[PyTree, PyTree, jax.Array]  # parameters, state, and something read off the state
 Step = Callable[[Carry, PyTree], Carry]
-CHUNK = 32  # examples at once of the exact statistics
+Make = Callable[[Case], tuple[Callable[[PyTree], PyTree], Step]]  # state of parameters, and a step
 
 
 def _in_a_loop(
     tx: optax.GradientTransformation, read: Callable[[PyTree], Any] | None = None
-) -> Callable[[Case], tuple[Any, Step]]:
+) -> Make:
     """The loop of every user: one gradient, one update, with all arguments it may ask for."""
     transformation = optax.with_extra_args_support(tx)
 
-    def make(case: Case) -> tuple[Any, Step]:
+    def make(case: Case):
         def step(carry: Carry, batch: PyTree) -> Carry:
             params, state, known = carry
 
@@ -52,36 +52,81 @@ def _in_a_loop(
                 known = read(state)
             return optax.apply_updates(params, updates), state, known
 
-        return transformation, step
+        return transformation.init, step
 
     return make
 
 
-def _exact(case: Case) -> tuple[Any, Step]:
+def _arithmetic(tx: optax.GradientTransformation) -> Make:
+    """The update alone: of a gradient that is there, with a loss that costs nothing."""
+    transformation = optax.with_extra_args_support(tx)
+
+    def make(case: Case):
+        def step(carry: Carry, batch: PyTree) -> Carry:
+            params, state, known = carry
+            # What depends on the parameters is computed at every step.
+            grads = jax.tree.map(lambda p: 0.1 * p + 0.01, params)
+            examples = jax.tree.leaves(batch)[0].shape[0]
+
+            def value_fn(p: PyTree) -> jax.Array:
+                return jnp.ones(examples) * jax.tree.leaves(p)[0].reshape(-1)[0]
+
+            updates, state = transformation.update(grads, state, params, value_fn=value_fn)
+            return optax.apply_updates(params, updates), state, known
+
+        return transformation.init, step
+
+    return make
+
+
+def _loss_of_one(case: Case) -> Callable[[PyTree, PyTree], jax.Array]:
+    def loss(params: PyTree, example: PyTree) -> jax.Array:
+        return case.losses(params, jax.tree.map(lambda leaf: leaf[None], example))[0]
+
+    return loss
+
+
+def _exact(chunk_size: int | None) -> Make:
     """Meka with the statistics of every example, so many at once."""
     tx = meka(statistics="exact")
 
+    def make(case: Case):
+        def step(carry: Carry, batch: PyTree) -> Carry:
+            params, state, known = carry
+            value_fn = per_example(_loss_of_one(case), batch, chunk_size=chunk_size)
+            grads = jax.grad(lambda p: jnp.mean(case.losses(p, batch)))(params)
+            updates, state = tx.update(grads, state, params, value_fn=value_fn)
+            return optax.apply_updates(params, updates), state, known
+
+        return tx.init, step
+
+    return make
+
+
+def _naive(case: Case):
+    """Every example's gradient and Hessian-vector product, and their variances; no step."""
+
     def step(carry: Carry, batch: PyTree) -> Carry:
-        params, state, known = carry
+        params, state, _ = carry
+        direction = jax.tree.map(jnp.ones_like, params)
+        loss = _loss_of_one(case)
 
-        def loss(p: PyTree, example: PyTree) -> jax.Array:
-            return case.losses(p, jax.tree.map(lambda leaf: leaf[None], example))[0]
+        def observe(example: PyTree) -> PyTree:
+            return jax.jvp(jax.grad(lambda p: loss(p, example)), (params,), (direction,))
 
-        value_fn = per_example(loss, batch, chunk_size=CHUNK)
-        grads = jax.grad(lambda p: jnp.mean(case.losses(p, batch)))(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn)
-        return optax.apply_updates(params, updates), state, known
+        variances = jax.tree.map(lambda x: jnp.sum(jnp.var(x, axis=0)), jax.vmap(observe)(batch))
+        total = jnp.stack(jax.tree.leaves(variances)).sum()
+        # The next step depends on this one, by nothing.
+        return jax.tree.map(lambda p: p + 1e-30 * total, params), state, total
 
-    return tx, step
+    return lambda params: (), step
 
 
-def _scalar(
-    tx: optax.GradientTransformation, argument: str, value_too: bool = False
-) -> Callable[[Case], tuple[Any, Step]]:
+def _scalar(tx: optax.GradientTransformation, argument: str, value_too: bool = False) -> Make:
     """The loop of optimizers that call the loss, or its gradient, themselves."""
     transformation = optax.with_extra_args_support(tx)
 
-    def make(case: Case) -> tuple[Any, Step]:
+    def make(case: Case):
         def step(carry: Carry, batch: PyTree) -> Carry:
             params, state, known = carry
 
@@ -95,7 +140,7 @@ def _scalar(
             updates, state = transformation.update(grads, state, params, **given)
             return optax.apply_updates(params, updates), state, known
 
-        return transformation, step
+        return transformation.init, step
 
     return make
 
@@ -111,8 +156,9 @@ def _read(state: PyTree) -> jax.Array:
 
 _LINE_SEARCH = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
 
-CONTENDERS: dict[str, Callable[[Case], tuple[Any, Step]]] = {
-    "adam": _in_a_loop(optax.adam(1e-3)),
+REFERENCE = "adam"
+_CONTENDERS: dict[str, Make] = {
+    REFERENCE: _in_a_loop(optax.adam(1e-3)),
     "sgd": _in_a_loop(optax.sgd(1e-2)),
     "adameka": _in_a_loop(adameka()),
     "adameka, averaged": _in_a_loop(optax.chain(adameka(), average_iterates())),
@@ -120,7 +166,7 @@ CONTENDERS: dict[str, Callable[[Case], tuple[Any, Step]]] = {
     "adameka, looking always": _in_a_loop(_looking(1)),
     "adam + rule": _in_a_loop(optax.chain(optax.scale_by_adam(), scale_by_expected_improvement())),
     "meka": _in_a_loop(meka()),
-    "meka, exact statistics": _exact,
+    "meka, exact": _exact(None),
     "sophia": _scalar(optax.contrib.sophia(1e-3), "obj_fn"),
     "sam": _scalar(
         optax.contrib.sam(
@@ -131,4 +177,15 @@ CONTENDERS: dict[str, Callable[[Case], tuple[Any, Step]]] = {
         "grad_fn",
     ),
     "line search": _scalar(optax.chain(optax.sgd(1.0), _LINE_SEARCH), "value_fn", value_too=True),
+    "adam, update alone": _arithmetic(optax.adam(1e-3)),
+    "adameka, update alone": _arithmetic(adameka()),
+    "vmap(jvp(grad)), no step": _naive,
 }
+_IN_CHUNKS = "meka, exact, chunks of "
+
+
+def contender(name: str) -> Make:
+    """Look up who is called so."""
+    if name.startswith(_IN_CHUNKS):
+        return _exact(int(name.removeprefix(_IN_CHUNKS)))
+    return _CONTENDERS[name]

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cases import Case
-from .contenders import CONTENDERS, Carry
+from .contenders import REFERENCE, Carry, contender
 
 _SECONDS = 0.05  # that one measurement takes, at least
-REFERENCE = "adam"
 _LEAST_ROUNDS = 3
 _PATIENCE = 8.0  # seconds after which a contender is not measured any more
 PERIOD = 10  # steps after which what a method does repeats; 40 of them are past its beginning
@@ -27,8 +26,8 @@ class Compiled:
 
     Attributes:
       seconds: measures the seconds per step at its steady pace, anew at each call.
-      compile_seconds: of one step.
-      memory: bytes of one step by XLA's account: arguments, results and temporaries, donated
+      compile_seconds: of the loop.
+      memory: bytes that it needs by XLA's account: arguments, results and temporaries, donated
         ones counted once; None where the device does not say.
     """
 
@@ -37,35 +36,33 @@ class Compiled:
     memory: int | None
 
 
-def compile_step(case: Case, batch_size: int, name: str) -> Compiled:
+def compile_loop(case: Case, batch_size: int, name: str) -> Compiled:
     """Compile the training of a case by a contender, warm it up, and choose how long to time it."""
-    tx, step = CONTENDERS[name](case)
+    init, step = contender(name)(case)
     params = case.init(jax.random.key(0))
     batch = case.batch(batch_size)
 
-    def start() -> Carry:
-        fresh = jax.tree.map(jnp.copy, params)
-        return fresh, tx.init(fresh), jnp.zeros(())
-
-    begin = time.perf_counter()
-    single = jax.jit(step, donate_argnums=0).lower(start(), batch).compile()
-    compile_seconds = time.perf_counter() - begin
-
-    @jax.jit
     def run(carry: Carry, batch: Any, count: jax.Array) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, carry: step(carry, batch), carry)
 
-    warm = jax.block_until_ready(run(start(), batch, jnp.int32(4 * PERIOD)))
+    def start() -> Carry:
+        fresh = jax.tree.map(jnp.copy, params)
+        return fresh, init(fresh), jnp.zeros(())
+
+    begin = time.perf_counter()
+    program = jax.jit(run, donate_argnums=0).lower(start(), batch, jnp.int32(1)).compile()
+    compile_seconds = time.perf_counter() - begin
+    state = [jax.block_until_ready(program(start(), batch, jnp.int32(4 * PERIOD)))]
 
     def seconds(count: int) -> float:
         begin = time.perf_counter()
-        jax.block_until_ready(run(warm, batch, jnp.int32(count)))
+        state[0] = jax.block_until_ready(program(state[0], batch, jnp.int32(count)))
         return (time.perf_counter() - begin) / count
 
     count = PERIOD
     while count * seconds(count) < _SECONDS:
         count *= 2
-    return Compiled(lambda: seconds(count), compile_seconds, _memory(single))
+    return Compiled(lambda: seconds(count), compile_seconds, _memory(program))
 
 
 def _memory(program: Any) -> int | None:
@@ -94,8 +91,8 @@ class Measured:
       low: lower quartile of that ratio.
       high: upper quartile of it.
       rounds: how often it was measured.
-      compile_seconds: of one step.
-      memory: bytes of one step, if known.
+      compile_seconds: of the loop.
+      memory: bytes that it needs, if known.
       memory_to_adam: relative to Adam's, if known.
     """
 
@@ -126,7 +123,7 @@ def in_turns(case: Case, batch_size: int, names: Sequence[str], rounds: int) -> 
         least.
     """
     names = tuple(dict.fromkeys((REFERENCE, *names)))
-    compiled = {name: compile_step(case, batch_size, name) for name in names}
+    compiled = {name: compile_loop(case, batch_size, name) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     spent = dict.fromkeys(names, 0.0)
     for done in range(rounds):

@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TABLE = "models"
+_PLAIN = ("adam", "sgd", "adameka", "meka")
 ALL = (
-    "adam",
-    "sgd",
-    "adameka",
+    *_PLAIN,
     "adameka, averaged",
     "adameka, metrics read",
     "adameka, looking always",
     "adam + rule",
-    "meka",
-    "meka, exact statistics",
     "sophia",
     "sam",
     "line search",
 )
-_OURS = ("adam", "adameka", "meka")
+_PARTS = ("adam", "adameka", "meka", "adam, update alone", "adameka, update alone")
+_PER_EXAMPLE = ("adam", "meka", "meka, exact", "vmap(jvp(grad)), no step")
+_CHUNKS = ("adam", *(f"meka, exact, chunks of {n}" for n in (8, 32, 128, 512)))
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,20 @@ class Part:
 
 def parts(quick: bool = False) -> list[Part]:
     """Everything to measure, in order."""
-    models, batches = ("mlp", "cnn", "transformer"), (32, 128, 512)
-    widths = (12, 100, 630, 2800)  # 10⁴, 10⁵, 10⁶ and 10⁷ parameters
-    growing = (8, 32, 128, 512, 2048)
     if quick:
-        models, batches, widths, growing = ("mlp",), (32,), (12,), (8,)
+        return [
+            Part(TABLE, "mlp", 16, 32, ("adam", "adameka")),
+            Part("parameters", "mlp", 12, 32, ("adam", "adameka, update alone")),
+        ]
+    models = ("mlp", "cnn", "transformer", "neural ODE")
+    widths = (12, 100, 630, 2800)  # 10⁴ to 10⁷ parameters
+    growing = (8, 32, 128, 512, 2048)
     return [
-        *(Part(TABLE, case, None, n, ALL) for case in models for n in batches),
-        *(Part("parameters", "mlp", width, 128, _OURS) for width in widths),
-        *(Part("batch", "mlp", 64, n, (*_OURS, "meka, exact statistics")) for n in growing),
+        *(Part(TABLE, case, None, 128, ALL) for case in models),
+        *(Part(TABLE, case, None, n, _PLAIN) for case in models for n in (32, 512)),
+        *(Part("parameters", "mlp", width, 128, _PARTS) for width in widths),
+        *(Part("batch", "mlp", 64, n, ("adam", "adameka", "meka")) for n in growing),
+        *(Part("per example", "mlp", width, 128, _PER_EXAMPLE) for width in (64, 256)),
+        Part("per example", "cnn", None, 128, _PER_EXAMPLE),
+        Part("chunks", "mlp", 64, 512, _CHUNKS),
     ]

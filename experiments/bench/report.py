@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from .measure import Measured
 from .plan import ALL, TABLE
 
 NUMBERS, DOCUMENT, PICTURE = "bench.json", "bench.md", "bench.png"
+LARGE = 128  # batches of at least so many examples are those that a step is judged by
 
 Found = dict[str, list[Measured]]  # by table
 
@@ -31,77 +32,95 @@ def write(found: Found, out: Path, command: Sequence[str]) -> None:
     (out / DOCUMENT).write_text(document(found), encoding="utf-8")
 
 
-def medians(rows: Sequence[Measured]) -> dict[str, dict[str, float]]:
-    """Of each contender over all models, at batches of at least 128 and at all of them."""
-    by_name: dict[str, list[Measured]] = {}
-    for row in rows:
-        by_name.setdefault(row.contender, []).append(row)
-    return {
-        name: {
-            "time": float(np.median([r.to_adam for r in mine])),
-            "time_large_batches": float(
-                np.median([r.to_adam for r in mine if r.batch_size >= 128] or [np.nan])
-            ),
-            "memory": float(np.median([r.memory_to_adam or np.nan for r in mine])),
+def medians(rows: Sequence[Measured]) -> dict[str, dict[str, float | None]]:
+    """Of each contender over the models with large batches, relative to Adam."""
+    found = {}
+    for name in dict.fromkeys(row.contender for row in rows):
+        mine = [row for row in rows if row.contender == name and row.batch_size >= LARGE]
+        found[name] = {
+            "time": _median([row.to_adam for row in mine]),
+            "memory": _median([r.memory_to_adam for r in mine if r.memory_to_adam is not None]),
         }
-        for name, mine in by_name.items()
-    }
+    return found
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None
 
 
 def document(found: Found) -> str:
     """Tables in Markdown."""
-    lines = ["Relative to a step of Adam in the same process: median over the rounds.", ""]
+    lines = ["Relative to Adam's in the same process, medians over the rounds.", ""]
     rows = found.get(TABLE, [])
     if rows:
-        places = list(dict.fromkeys((r.case, r.batch_size) for r in rows))
-        lines += _head("time", [f"{case}, {n}" for case, n in places], "median, batch ≥ 128")
         whole = medians(rows)
-        for name in ALL:
-            mine = {(r.case, r.batch_size): r for r in rows if r.contender == name}
-            cells = [f"{mine[p].to_adam:.2f}" if p in mine else "" for p in places]
-            lines.append(
-                f"| {name} | {' | '.join(cells)} | {whole[name]['time_large_batches']:.2f} |"
-            )
-        lines.append("")
-        lines += _head("memory", [f"{case}, {n}" for case, n in places], "median")
-        for name in ALL:
-            mine = {(r.case, r.batch_size): r for r in rows if r.contender == name}
-            cells = [_times(mine[p].memory_to_adam) if p in mine else "" for p in places]
-            lines.append(f"| {name} | {' | '.join(cells)} | {_times(whole[name]['memory'])} |")
-        lines.append("")
-        lines += _head("seconds to compile", [f"{case}, {n}" for case, n in places], "")
-        for name in ALL:
-            mine = {(r.case, r.batch_size): r for r in rows if r.contender == name}
-            cells = [f"{mine[p].compile_seconds:.1f}" if p in mine else "" for p in places]
-            lines.append(f"| {name} | {' | '.join(cells)} | |")
-        lines.append("")
-    for table in ("parameters", "batch"):
-        rows = found.get(table, [])
-        if rows:
-            lines += [
-                "| parameters | batch | optimizer | s/step | ÷ Adam | MB | ÷ Adam |",
-                "|---|---|---|---|---|---|---|",
-                *(
-                    f"| {r.parameters:,} | {r.batch_size} | {r.contender} | {r.seconds:.2e} | "
-                    f"{r.to_adam:.2f} | {(r.memory or 0) / 1e6:.1f} | {_times(r.memory_to_adam)} |"
-                    for r in rows
-                ),
-                "",
-            ]
+        lines += _by_place(
+            "time of a step",
+            rows,
+            lambda row: _times(row.to_adam),
+            lambda name: _times(whole[name]["time"]),
+        )
+        lines += _by_place(
+            "memory",
+            rows,
+            lambda row: _times(row.memory_to_adam),
+            lambda name: _times(whole[name]["memory"]),
+        )
+        lines += _by_place(
+            "seconds to compile", rows, lambda row: f"{row.compile_seconds:.1f}", lambda name: ""
+        )
+    for table, rows in found.items():
+        if table != TABLE:
+            lines += _growth(table, rows)
     return "\n".join(lines)
 
 
-def _head(what: str, columns: Sequence[str], last: str) -> list[str]:
-    return [
-        f"| {what} ÷ Adam's | {' | '.join(columns)} | {last} |"
-        if what != "seconds to compile"
-        else f"| {what} | {' | '.join(columns)} | {last} |",
-        "|---" * (len(columns) + 2) + "|",
+def _by_place(
+    what: str,
+    rows: Sequence[Measured],
+    cell: Callable[[Measured], str],
+    last: Callable[[str], str],
+) -> list[str]:
+    """A line for each contender, a column for each model and batch."""
+    places = sorted(
+        {(row.case, row.batch_size) for row in rows},
+        key=lambda place: ([row.case for row in rows].index(place[0]), place[1]),
+    )
+    by_place = {(row.contender, row.case, row.batch_size): cell(row) for row in rows}
+    head = [what, *(f"{case}, {n}" for case, n in places), f"median, batch ≥ {LARGE}"]
+    body = [
+        [name, *(by_place.get((name, *place), "") for place in places), last(name)]
+        for name in ALL
+        if any(row.contender == name for row in rows)
     ]
+    return _table(head, body)
+
+
+def _growth(table: str, rows: Sequence[Measured]) -> list[str]:
+    head = [table, "model", "parameters", "batch", "ms/step", "÷ Adam's", "MB", "÷ Adam's"]
+    body = [
+        [
+            row.contender,
+            row.case,
+            f"{row.parameters:,}",
+            str(row.batch_size),
+            f"{1e3 * row.seconds:.3g}",
+            _times(row.to_adam),
+            "" if row.memory is None else f"{row.memory / 1e6:.1f}",
+            _times(row.memory_to_adam),
+        ]
+        for row in rows
+    ]
+    return _table(head, body)
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    rows = [head, ["---"] * len(head), *body]
+    return [*(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def _times(ratio: float | None) -> str:
-    return "" if ratio is None or not np.isfinite(ratio) else f"{ratio:.2f}"
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def draw(found: Found, out: Path) -> None:
@@ -111,38 +130,34 @@ def draw(found: Found, out: Path) -> None:
     whole = figure(16.0, 4.8)
     axes = whole.subplots(1, 3)
     _bars(axes[0], found.get(TABLE, []))
-    for axis, table, x, label in (
-        (axes[1], "parameters", "parameters", "parameters"),
-        (axes[2], "batch", "batch_size", "examples per step"),
-    ):
-        _growth(axis, found.get(table, []), x, label)
+    _curves(axes[1], found.get("parameters", []), "parameters", "parameters")
+    _curves(axes[2], found.get("batch", []), "batch_size", "examples per step")
     save(whole, out / PICTURE)
 
 
 def _bars(axis: Any, rows: Sequence[Measured]) -> None:
+    rows = [row for row in rows if row.batch_size >= LARGE]
     whole = medians(rows)
     names = [name for name in ALL if name in whole][::-1]
     axis.barh(names, [whole[name]["time"] for name in names], color="0.75")
     for place, name in enumerate(names):
-        mine = [r.to_adam for r in rows if r.contender == name]
+        mine = [row.to_adam for row in rows if row.contender == name]
         axis.plot(mine, [place] * len(mine), "k.", markersize=4)
     axis.axvline(1.0, color="k", linewidth=0.8)
-    axis.set_xscale("log")
-    axis.set_xlabel("time of a step ÷ Adam's (dots: models and batches)")
+    axis.axvline(1.6, color="k", linewidth=0.8, linestyle=":")
+    axis.set_xlabel(f"time of a step ÷ Adam's (dots: models, batch ≥ {LARGE}; dotted: 1.6)")
 
 
-def _growth(axis: Any, rows: Sequence[Measured], x: str, label: str) -> None:
+def _curves(axis: Any, rows: Sequence[Measured], x: str, label: str) -> None:
+    if not rows:
+        return
     twin = axis.twinx()
-    for name in dict.fromkeys(r.contender for r in rows):
-        mine = [r for r in rows if r.contender == name]
-        places = [getattr(r, x) for r in mine]
-        (line,) = axis.plot(places, [r.seconds for r in mine], marker="o", label=name)
-        twin.plot(
-            places,
-            [(r.memory or np.nan) / 1e6 for r in mine],
-            linestyle=":",
-            color=line.get_color(),
-        )
+    for name in dict.fromkeys(row.contender for row in rows):
+        mine = [row for row in rows if row.contender == name]
+        places = [getattr(row, x) for row in mine]
+        (line,) = axis.plot(places, [row.seconds for row in mine], marker="o", label=name)
+        megabytes = [np.nan if row.memory is None else row.memory / 1e6 for row in mine]
+        twin.plot(places, megabytes, linestyle=":", color=line.get_color())
     axis.set_xscale("log")
     axis.set_yscale("log")
     twin.set_yscale("log")

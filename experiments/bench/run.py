@@ -34,8 +34,8 @@ def bench(out: Path, quick: bool, rounds: int, console: Console, command: Sequen
                 highlight=False,
             )
             case = cases.CASES[part.case]() if part.width is None else cases.mlp(part.width)
-            rows = in_turns(case, part.batch_size, part.contenders, rounds)
-            found.setdefault(part.table, []).extend(rows)
+            measured = in_turns(case, part.batch_size, part.contenders, rounds)
+            found.setdefault(part.table, []).extend(measured)
             report.write(found, out, command)
     except KeyboardInterrupt:
         console.print(f"Interrupted: what was measured is in {out}.", highlight=False)

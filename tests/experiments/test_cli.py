@@ -49,6 +49,7 @@ BAD = {
     "compare digits --seconds nan": "--seconds to be a positive number",
     "compare digits --seeds 0": "--seeds to be a whole number",
     "compare digits --epochs 1 --seconds 1": "got both",
+    "bench --rounds 0": "--rounds to be a whole number",
     "compare digits --optimizers adam:-1": "positive number as the learning rate",
     "compare digits --optimizers adam:fast": "positive number as the learning rate",
     "compare digits --optimizers meka:0.1": "without a learning rate",

@@ -1,0 +1,106 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from mekax.experiments.bench import cases, contenders, measure, plan, report, run
+from rich.console import Console
+
+NAMES = sorted({name for part in plan.parts() for name in part.contenders})
+
+
+def measured(contender="adameka", batch_size=128, to_adam=1.5, case="mlp", memory=300):
+    return measure.Measured(
+        case=case,
+        parameters=1000,
+        batch_size=batch_size,
+        contender=contender,
+        seconds=to_adam / 1000,
+        to_adam=to_adam,
+        low=to_adam,
+        high=to_adam,
+        rounds=3,
+        compile_seconds=2.0,
+        memory=memory,
+        memory_to_adam=None if memory is None else memory / 200,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_contender_can_go_on_from_where_it_stopped(name):
+    case = cases.mlp(4)
+    init, step = contenders.contender(name)(case)
+
+    def begin(key):
+        params = case.init(key)
+        return params, init(params), jnp.zeros(())
+
+    carry = jax.eval_shape(begin, jax.random.key(0))
+    after = jax.eval_shape(step, carry, case.batch(16))
+    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    for old, new in zip(jax.tree.leaves(carry), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_every_case_has_one_loss_per_example(name):
+    case = cases.CASES[name]()
+    params = jax.eval_shape(case.init, jax.random.key(0))
+    assert jax.eval_shape(case.losses, params, case.batch(3)).shape == (3,)
+    assert case.parameters() == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_the_widths_are_those_of_the_growth_curve():
+    sizes = [cases.mlp(p.width).parameters() for p in plan.parts() if p.table == "parameters"]
+    assert [f"{size:.0e}" for size in sizes] == ["1e+04", "9e+04", "9e+05", "1e+07"]
+
+
+def test_measures_relative_to_adam(monkeypatch):
+    pace = {"adam": [1.0, 2.0, 3.0], "sgd": [0.5, 1.0, 3.0]}
+    compiled = {
+        name: measure.Compiled(iter(seconds).__next__, 7.0, {"adam": 200, "sgd": 100}[name])
+        for name, seconds in pace.items()
+    }
+    monkeypatch.setattr(measure, "compile_loop", lambda case, batch_size, name: compiled[name])
+    adam, sgd = measure.in_turns(cases.mlp(4), 8, ["sgd"], 3)
+    assert (adam.contender, adam.to_adam, adam.memory_to_adam) == ("adam", 1.0, 1.0)
+    # Rounds are compared with each other: a machine that slows down changes nothing.
+    assert (sgd.seconds, sgd.to_adam, sgd.memory_to_adam) == (1.0, 0.5, 0.5)
+    assert (sgd.low, sgd.high, sgd.rounds) == (0.5, 0.75, 3)
+
+
+def test_times_a_loop():
+    loop = measure.compile_loop(cases.mlp(4), 8, "adam")
+    assert 0 < loop.seconds() < 1
+    assert loop.memory is None or loop.memory > 4 * cases.mlp(4).parameters()
+
+
+def test_judges_by_large_batches():
+    rows = [measured(batch_size=n, to_adam=t) for n, t in ((32, 9.0), (128, 1.2), (512, 1.4))]
+    assert report.medians(rows) == {"adameka": {"time": pytest.approx(1.3), "memory": 1.5}}
+
+
+def test_tables_show_what_was_measured():
+    rows = [measured("adam", to_adam=1.0), measured(), measured(case="cnn", to_adam=2.5)]
+    text = report.document({plan.TABLE: rows, "chunks": [measured("meka", memory=None)]})
+    assert "| adameka | 1.50 | 2.50 | 2.00 |" in text
+    assert "| meka | mlp | 1,000 | 128 | 1.5 | 1.50 |  |  |" in text
+
+
+def test_what_was_measured_survives_an_interrupt(tmp_path, monkeypatch):
+    def in_turns(case, batch_size, names, rounds):
+        if names != plan.parts(quick=True)[0].contenders:
+            raise KeyboardInterrupt
+        return [measured("adam", to_adam=1.0)]
+
+    monkeypatch.setattr(run, "in_turns", in_turns)
+    assert not run.bench(tmp_path, True, 3, Console(quiet=True), ["mekax", "bench"])
+    content = json.loads((tmp_path / report.NUMBERS).read_text())
+    assert content["tables"][plan.TABLE][0]["contender"] == "adam"
+    assert "| adam | 1.00 |" in (tmp_path / report.DOCUMENT).read_text()
+
+
+def test_draws(tmp_path):
+    rows = [measured("adam", n, 1.0) for n in (32, 128)] + [measured(memory=None)]
+    report.draw({plan.TABLE: rows, "parameters": rows}, tmp_path)
+    assert (tmp_path / report.PICTURE).stat().st_size > 5_000
