@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ._mapped_axis import AxisName
+from ._outer_products import OuterProducts, is_outer_products
 from ._trees import PyTree, widen
 
 
@@ -35,7 +36,7 @@ def moments(samples: PyTree) -> Moments:
     """Moments of samples stacked along the leading axis of every leaf.
 
     Args:
-      samples: tree of arrays of shape (n, …), n ≥ 1.
+      samples: tree of arrays of shape (n, …), n ≥ 1, or of `OuterProducts`.
 
     Returns:
       `Moments` in float32 or wider.
@@ -47,11 +48,25 @@ def moments(samples: PyTree) -> Moments:
       (2.0, 2.0)
     """
     samples = widen(samples)
-    leaves = jax.tree.leaves(samples)
-    count = jnp.asarray(leaves[0].shape[0], jnp.result_type(*leaves))
-    mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), samples)
-    scatter = jax.tree.map(lambda x, m: jnp.sum(jnp.square(x - m), axis=0), samples, mean)
-    return Moments(count, mean, scatter)
+    leaves = jax.tree.leaves(samples, is_leaf=is_outer_products)
+    examples = leaves[0].examples if is_outer_products(leaves[0]) else leaves[0].shape[0]
+    count = jnp.asarray(examples, jnp.result_type(*jax.tree.leaves(samples)))
+
+    def mean(x: jax.Array | OuterProducts) -> jax.Array:
+        return x.sum() / count if isinstance(x, OuterProducts) else jnp.mean(x, axis=0)
+
+    def scatter(x: jax.Array | OuterProducts) -> jax.Array:
+        if isinstance(x, OuterProducts):
+            rest = x.centered()
+            square = rest.sum_of_squares() - jnp.square(rest.sum()) / count
+            return jnp.maximum(square, 0)
+        return jnp.sum(jnp.square(x - jnp.mean(x, axis=0)), axis=0)
+
+    return Moments(
+        count,
+        jax.tree.map(mean, samples, is_leaf=is_outer_products),
+        jax.tree.map(scatter, samples, is_leaf=is_outer_products),
+    )
 
 
 def merge_moments(left: Moments, right: Moments) -> Moments:
