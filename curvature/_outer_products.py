@@ -91,10 +91,8 @@ def map_examples(function: Callable[[PyTree], PyTree], examples: PyTree) -> PyTr
         for variable in ([var] if terms is None else [f.var for term in terms for f in term])
     ]
     # What only the products themselves depend on is now dead code.
-    jaxpr = jaxpr.replace(outvars=wanted, debug_info=jaxpr.debug_info.with_unknown_names())
-    values = iter(
-        core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, traced.consts))(*jax.tree.leaves(examples))
-    )
+    factors_only = core.ClosedJaxpr(jaxpr.replace(outvars=wanted), traced.consts)
+    values = iter(core.jaxpr_as_fun(factors_only)(*jax.tree.leaves(examples)))
 
     def collect(terms: "list[tuple[_Factor, _Factor]] | None") -> Any:
         if terms is None:
