@@ -18,6 +18,7 @@ from .errors import UsageError
 HEADER = '{"mekax": "recording", "version": 1}'
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _CUT_OFF = "The last line was cut off and is left out."
+_NAMED = 5  # damaged lines whose numbers are given
 
 
 class Series(NamedTuple):
@@ -39,12 +40,14 @@ class Recording(NamedTuple):
       name: of the run.
       series: quantities by name.
       group: what the runs that it compares with share, such as the problem; may be empty.
-      note: what is to be known about it, a sentence; or empty.
+      family: what runs share that differ by the seed alone, such as the optimizer; or empty.
+      note: what is to be known about it, sentences; or empty.
     """
 
     name: str
     series: dict[str, Series]
     group: str = ""
+    family: str = ""
     note: str = ""
 
 
@@ -106,9 +109,9 @@ def _value(name: str, value: Any) -> float:
 def read(path: Path) -> Recording:
     """Read a recording, also one that is being written or whose writer was killed.
 
-    A last line that was cut off is left out, and noted. A record replaces all before it of later
-    steps: a training that continues from a checkpoint repeats steps. Of records of the same step,
-    the last value of a name counts.
+    A last line that was cut off and lines that are damaged are left out, and noted. A record
+    replaces all before it of later steps: a training that continues from a checkpoint repeats
+    steps. Of records of the same step, the last value of a name counts.
 
     Args:
       path: of the file.
@@ -117,8 +120,7 @@ def read(path: Path) -> Recording:
       The recording, named by the file.
 
     Raises:
-      UsageError: if the file cannot be read, is no recording, or is damaged before its last line;
-        it is left as it is.
+      UsageError: if the file cannot be read or is no recording; it is left as it is.
     """
     try:
         content = path.read_bytes()
@@ -135,19 +137,14 @@ def read(path: Path) -> Recording:
         )
     cut_off = lines.pop() if lines else b""
     collected: dict[str, tuple[list[int], list[float]]] = {}
-    last, note = 0, _CUT_OFF if cut_off else ""
+    last = 0
+    damaged: list[int] = []
     for number, line in enumerate(lines, start=2):
         try:
             step, scalars = decode(line)
-        except ValueError as error:
-            if number == len(lines) + 1:
-                note = _CUT_OFF
-                break
-            raise UsageError(
-                f"expected every line of {path} to be a record, but line {number} is not "
-                f"({' '.join(str(error).split())}). The file has been left as it is: put a whole "
-                "copy in its place, or delete that line."
-            ) from error
+        except ValueError:
+            damaged.append(number)
+            continue
         if step < last:
             for steps, values in collected.values():
                 _drop_from(step, steps, values)
@@ -162,7 +159,23 @@ def read(path: Path) -> Recording:
         for name, (steps, values) in collected.items()
         if steps
     }
-    return Recording(path.stem, series, note=note)
+    if damaged[-1:] == [len(lines) + 1]:  # what a crash may leave at the end, with a line's end
+        cut_off = lines[damaged.pop() - 2]
+    notes = [_left_out(damaged)] if damaged else []
+    return Recording(path.stem, series, note=" ".join([*notes, _CUT_OFF] if cut_off else notes))
+
+
+def _left_out(lines: list[int]) -> str:
+    """Say which lines are damaged.
+
+    Example:
+      >>> _left_out([3])
+      'Line 3 is damaged and left out.'
+    """
+    if len(lines) == 1:
+        return f"Line {lines[0]} is damaged and left out."
+    named = ", ".join(map(str, lines[:_NAMED])) + (", …" if len(lines) > _NAMED else "")
+    return f"{len(lines)} lines are damaged and left out ({named})."
 
 
 def _drop_from(step: int, steps: list[int], values: list[float]) -> None:

@@ -304,14 +304,27 @@ def test_a_full_disk_leaves_whole_lines(path, monkeypatch):
     ],
     ids=lambda line: repr(line[:20]),
 )
-def test_damage_before_the_end_is_an_error_that_names_the_line(path, line):
+def test_damage_before_the_end_is_left_out_and_named(path, line):
     record(path, 1)
     whole = path.read_bytes()
     damaged = whole + line + b"\n" + b'{"step": 3, "x": 1}\n'
     path.write_bytes(damaged)
-    with pytest.raises(UsageError, match="line 3"):
-        read(path)
+    recording = read(path)
+    assert recording.note == "Line 3 is damaged and left out."
+    assert recording.series["loss"].steps.tolist() == [1]
+    assert recording.series["x"].steps.tolist() == [3]
     assert path.read_bytes() == damaged
+
+
+def test_much_damage_is_counted(path):
+    record(path, 1)
+    with path.open("ab") as file:
+        file.write(b"garbage\n" * 9 + b'{"step": 2, "loss": 5}\n{"st')
+    assert read(path).note == (
+        "9 lines are damaged and left out (3, 4, 5, 6, 7, …). "
+        "The last line was cut off and is left out."
+    )
+    assert read(path).series["loss"].values.tolist() == [9, 5]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"\x80\x04K\x01.", b"step,loss\n1,2\n"])
