@@ -15,7 +15,9 @@ MODULES = sorted(
     for package in PACKAGES
     for info in pkgutil.iter_modules(package.__path__)
 )
-RECORDINGS = [f"mekax.experiments.{name}" for name in ("recorder", "recording")]
+RECORDINGS = [
+    f"mekax.experiments.{name}" for name in ("recorder", "recording", "gauges", "view.thinning")
+]
 
 
 @pytest.mark.parametrize("name", [*MODULES, *RECORDINGS])
