@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -182,6 +183,25 @@ def reproduce(
     )
     if not reproductions.run_all(names, folder, quick, n_seeds, _console(), sys.argv):
         ctx.exit(FAILED)
+
+
+@main.command("view")
+@click.argument("runs", metavar="RUN...", nargs=-1)
+@click.option("--out", metavar="DIR", help="Where the report goes [default: beside the first RUN].")
+def view_command(runs: tuple[str, ...], out: str | None) -> None:
+    """Show what runs recorded: an interactive page that works offline, and a picture.
+
+    A RUN is a file that mekax.experiments.Recorder wrote, a folder of such files (*.jsonl), or a
+    folder that mekax compare wrote; several are drawn into the same plots.
+    """
+    if not runs:
+        raise UsageError(
+            "expected at least one run to show, got none. Name a file that a Recorder wrote, or a "
+            "folder that mekax compare wrote."
+        )
+    from .view import view
+
+    view([Path(run).expanduser() for run in runs], out, lambda text: click.echo(text))
 
 
 def _console() -> Any:

@@ -75,7 +75,7 @@ def _lines(
 def _train_loss(axis: curves.Axis) -> Callable[[Axes, Sequence[Row]], None]:
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
         drawn = _lines(axes, rows, lambda row: curves.of_measure(row.runs, "train_loss", axis))
-        _log_scale(axes, drawn)
+        log_scale(axes, drawn)
         axes.set_title(f"train loss against {axis}")
         axes.set_xlabel("steps" if axis == "steps" else "training time (s)")
         axes.set_ylabel("train loss")
@@ -113,7 +113,7 @@ def _step_size(axes: Axes, rows: Sequence[Row]) -> None:
         factor = 1 + spread.middle / np.maximum(size.middle, np.finfo(np.float32).tiny)
         low, high = size.middle / factor, size.middle * factor
         axes.fill_between(size.x, low, high, color=style.color, alpha=0.14, lw=0)
-    _log_scale(axes, drawn, margin=3.0)
+    log_scale(axes, drawn, margin=3.0)
     axes.set_title("step size and its uncertainty (± 1 std)")
     axes.set_xlabel("steps")
     axes.set_ylabel("step size")
@@ -121,7 +121,7 @@ def _step_size(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _curvature(axes: Axes, rows: Sequence[Row]) -> None:
     drawn = _lines(axes, rows, lambda row: curves.of_record(row.runs, "curvature"))
-    _log_scale(axes, drawn)
+    log_scale(axes, drawn)
     negative = any((np.asarray(line.get_ydata()) <= 0).any() for line in drawn)
     axes.set_title("curvature along the step" + (" (▾ where negative)" if negative else ""))
     axes.set_xlabel("steps")
@@ -130,13 +130,13 @@ def _curvature(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _gain(axes: Axes, rows: Sequence[Row]) -> None:
     drawn = _lines(axes, rows, lambda row: curves.of_record(row.runs, "gain"))
-    _log_scale(axes, drawn)
+    log_scale(axes, drawn)
     axes.set_title("Kalman gain")
     axes.set_xlabel("steps")
     axes.set_ylabel("weight of the newest gradient")
 
 
-def _log_scale(axes: Axes, lines: Sequence[Line2D], margin: float = 1.5) -> None:
+def log_scale(axes: Axes, lines: Sequence[Line2D], margin: float = 1.5) -> None:
     """Logarithmic where nearly all values are positive, with the others marked at the foot.
 
     Symmetric about zero where many are not positive.

@@ -70,7 +70,13 @@ def compile_program(problem: Problem, kind: str, batch_size: int) -> Program:
         loss, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
         updates, state = tx.update(grads, state, params, value_fn=value_fn)
         params: PyTree = optax.apply_updates(params, updates)
-        return Carry(params, state, key, count + 1), {"loss": loss, **_gauges(state)}
+        records = {
+            "loss": loss,
+            "gradient_norm": optax.tree.norm(grads),
+            "step_length": optax.tree.norm(updates),
+            **_gauges(state),
+        }
+        return Carry(params, state, key, count + 1), records
 
     def advance_one(
         loop: tuple[Carry, Records], data: PyTree, rows: jax.Array, index: jax.Array

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .gauges import gauges
 from .runs import Run
 from .schedule import Budget
 
@@ -51,7 +53,7 @@ def display(console: Console) -> Display:
 
 
 class Bars:
-    """A bar that moves, with the live loss, test accuracy and step size beside it."""
+    """A bar that moves, and below it what the run records, as it grows."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -63,22 +65,23 @@ class Bars:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            transient=True,
         )
+        self._live = Live(self._progress, console=console, transient=True)
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def note(self, text: str) -> None:
         self._show(text, None, "")
 
     def update(self, run: Run, budget: Budget) -> None:
-        self._show(title(run), budget.fraction(run.steps, run.seconds), live(run))
+        self._show(title(run), budget.fraction(run.steps, run.seconds), accuracy(run))
+        self._live.update(Group(self._progress, gauges(run)))
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
@@ -98,6 +101,7 @@ class Bars:
         )
 
     def _clear(self) -> None:
+        self._live.update(self._progress)
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
@@ -142,15 +146,24 @@ def title(run: Run) -> str:
 
 
 def live(run: Run) -> str:
-    """The newest numbers of a run: batch loss, test measure, step size."""
-    parts = []
-    if run.chunks:
-        parts.append(f"loss {run.chunks[-1]['loss'][-1]:.4f}")
-    if run.evaluations and "test_accuracy" in run.evaluations[-1].values:
-        parts.append(f"test accuracy {run.evaluations[-1].values['test_accuracy']:.2%}")
-    if run.chunks and "step_size" in run.chunks[-1]:
-        parts.append(f"step size {run.chunks[-1]['step_size'][-1]:.2g}")
+    """The newest numbers of a run: batch loss, test measure, step size, noise, refusals."""
+    newest = {name: values[-1] for name, values in run.chunks[-1].items()} if run.chunks else {}
+    parts = [f"loss {newest['loss']:.4f}"] if newest else []
+    parts += filter(None, [accuracy(run)])
+    if "step_size" in newest:
+        parts.append(f"step size {newest['step_size']:.2g}")
+    if "snr" in newest:
+        parts.append(f"signal-to-noise {newest['snr']:.2g}")
+    if newest.get("skipped"):
+        parts.append(f"{newest['skipped']:.0f} skipped")
     return ", ".join(parts)
+
+
+def accuracy(run: Run) -> str:
+    """The newest test accuracy, if there is any."""
+    if run.evaluations and "test_accuracy" in run.evaluations[-1].values:
+        return f"test accuracy {run.evaluations[-1].values['test_accuracy']:.2%}"
+    return ""
 
 
 def outcome(run: Run) -> str:

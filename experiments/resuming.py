@@ -15,6 +15,11 @@ from .runs import Run
 from .settings import RESULTS, Settings
 
 SCHEMA = 1  # of the file of results
+# What reading and taking apart a damaged file can raise.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 _PLACES = ("out", "data_dir")  # say where things are, not what is computed
 
 
@@ -94,7 +99,7 @@ def _load(path: Path) -> Earlier:
         if not isinstance(report["command"], list):
             raise TypeError("command is not a list")
         runs = tuple(run for run in map(Run.from_dict, report["runs"]) if run.ended)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(
             f"expected {path} to be the record of a comparison, but it cannot be understood "

@@ -16,9 +16,12 @@ MODULES = sorted(
     for package in PACKAGES
     for info in pkgutil.iter_modules(package.__path__)
 )
+RECORDINGS = [
+    f"mekax.experiments.{name}" for name in ("recorder", "recording", "gauges", "view.thinning")
+]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [*MODULES, *RECORDINGS])
 def test_examples_run(name):
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0

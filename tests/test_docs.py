@@ -1,0 +1,67 @@
+"""The pages of the site: their code runs, their links lead somewhere, the site lists them all."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md"))
+MADE = {"index.md", "changelog.md", "examples.md"}  # by docs/_site/hooks.py
+
+
+def text_of(page):
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def code_of(page):
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", text_of(page), re.M | re.S))
+
+
+def test_quickstart_trains():
+    names = {}
+    exec(compile(code_of("quickstart.md"), "docs/quickstart.md", "exec"), names)
+    assert names["last"] < 0.3 * names["first"]
+
+
+def test_the_recording_of_the_page_can_be_read():
+    from mekax.experiments.view import sources
+    from mekax.experiments.view.quantities import draw
+
+    names = {}
+    exec(compile(code_of("diagnostics.md"), "docs/diagnostics.md", "exec"), names)
+    titles = [drawn.plot.title for drawn in draw(sources.load([names["folder"]]))]
+    assert "Step against the Newton step" in titles
+    assert "Gradient norm" in titles
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text_of(page)):
+        if not target.startswith("https://"):
+            assert target in MADE or (ROOT / "docs" / page.parent / target).exists(), target
+
+
+def test_the_site_lists_every_page_that_there_is():
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"- .*: (\S+\.md)$", config, re.M)
+    assert sorted(listed) == sorted({*map(str, PAGES), *MADE})
+
+
+def test_every_choice_in_the_table_exists():
+    from mekax.optimizers import adameka, average_iterates, eval_params, meka, warm_start
+
+    page = text_of("choosing-nothing.md")
+    known = set()
+    for function in (adameka, meka, warm_start, average_iterates, eval_params):
+        known |= {function.__name__, *inspect.signature(function).parameters}
+    for name in re.findall(r"`(\w+)=", page):
+        assert name in known, name
+
+
+def test_the_citation_has_the_version():
+    import tomllib
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
