@@ -44,10 +44,15 @@ class Entry:
 
 
 REPRODUCTIONS = {
-    "acquisitions": Entry("which step each acquisition function chooses, and why", "acquisitions"),
     "trajectories": Entry("paths in two dimensions: the filtered one stays calm", "trajectories"),
     "noisy-quadratic": Entry(
         "excess loss of the filter falls as 1/t where SGD stalls", "noisy_quadratic"
+    ),
+    "acquisitions": Entry("which step each acquisition function chooses, and why", "acquisitions"),
+    "step-scaling": Entry(
+        "multiples of the chosen steps: is the chosen one best?",
+        "step_scaling",
+        ("mnist", "cifar10"),
     ),
 }
 
