@@ -54,6 +54,20 @@ REPRODUCTIONS = {
         "step_scaling",
         ("mnist", "cifar10"),
     ),
+    "gradient-error": Entry(
+        "distance of batch and filter to the true gradient; is the stated variance right?",
+        "gradient_error",
+        ("cifar10",),
+    ),
+    "edge": Entry("multiples of the Newton step, sharpness, and noise", "edge"),
+    "covariance": Entry("structures and constants of the filter", "covariance", ("mnist",)),
+    "cost": Entry("time of a step next to SGD's", "cost", ("mnist", "cifar10")),
+    "switch": Entry("from fixed to adaptive steps at several times", "switch", ("cifar10",)),
+    "baselines": Entry(
+        "tuned SGD, momentum and Adam against the published rule and ours",
+        "baselines",
+        ("mnist", "cifar10"),
+    ),
 }
 
 
