@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import arguments, resuming, settings
+from . import accelerators, arguments, resuming, settings
 from .benchmark import methods as benchmark_methods
 from .benchmark import options as options_of_benchmark
 from .benchmark import threads
@@ -159,29 +159,56 @@ def bench(ctx: click.Context, quick: bool, rounds: str, out: str | None) -> None
 
 @main.command()
 @click.argument("names", metavar="NAME...", nargs=-1)
-@click.option("--quick", is_flag=True, help="Smaller, in seconds rather than minutes.")
-@click.option("--seeds", metavar="K", default="10", show_default=True, help="Repetitions.")
-@click.option("--out", metavar="DIR", help="Results and figures [default: results/NAME].")
+@click.option("--quick", is_flag=True, help="Smaller: a minute or two each, on two cores.")
+@click.option("--seeds", metavar="K", help="Repetitions [default: 10, with --quick 3].")
+@click.option("--device", metavar="NAME", help="cpu, gpu, tpu or gpu:1 [default: JAX's choice].")
+@click.option("--out", metavar="DIR", help="Results and figures; continued if it holds some.")
 @click.pass_context
 def reproduce(
-    ctx: click.Context, names: tuple[str, ...], quick: bool, seeds: str, out: str | None
+    ctx: click.Context,
+    names: tuple[str, ...],
+    quick: bool,
+    seeds: str | None,
+    device: str | None,
+    out: str | None,
 ) -> None:
-    """Recompute published or promised results, and say which claims hold."""
+    """Recompute published or promised results, and say which claims hold.
+
+    NAME is one of the reproductions, or all, which also makes one report of everything. Repeat an
+    interrupted command with the same --out to continue it.
+    """
     known = reproductions.REPRODUCTIONS
     if not names:
         listed = "; ".join(f"{name} ({entry.description})" for name, entry in known.items())
         raise UsageError(
-            f"expected the name of at least one reproduction, got none. Known names: {listed}."
+            f"expected the name of at least one reproduction, got none. Known names: {listed}; "
+            f"{reproductions.ALL} (all of them, and a report)."
         )
     for name in names:
-        if name not in known:
-            raise unknown_name("a reproduction", name, known)
-    n_seeds = settings.positive_integer("--seeds", seeds)
-    names = tuple(dict.fromkeys(names))
-    folder = settings.output_folder(
-        out or reproductions.default_folder(names), *(f"{name}.json" for name in names)
-    )
-    if not reproductions.run_all(names, folder, quick, n_seeds, _console(), sys.argv):
+        if name not in known and name != reproductions.ALL:
+            raise unknown_name("a reproduction", name, (*known, reproductions.ALL))
+    everything = reproductions.ALL in names
+    names = tuple(known) if everything else tuple(dict.fromkeys(names))
+    default_seeds = reproductions.QUICK_SEEDS if quick else reproductions.FULL_SEEDS
+    asked = {
+        "quick": quick,
+        "seeds": settings.positive_integer("--seeds", seeds or str(default_seeds)),
+        "device": device,
+    }
+    place = accelerators.check(device)
+    remarks = reproductions.check_data(names, quick)
+    folder = settings.output_folder(out or reproductions.default_folder(names))
+    for name in names:
+        reproductions.finished(name, folder, asked)  # complains about other settings, before work
+    for remark in remarks:
+        click.echo(remark)
+    try:
+        with accelerators.using(place):
+            holds = reproductions.run_all(names, folder, asked, _console(), sys.argv, everything)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; the same command with --out {folder} continues.", err=True)
+        ctx.exit(INTERRUPTED)
+    if not holds:
         ctx.exit(FAILED)
 
 

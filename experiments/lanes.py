@@ -28,6 +28,13 @@ GAUGES = ("step_size", "trust", "calibration", "gain", "lessons", "skipped")
 LAST = "last"
 
 
+def known(state: PyTree, params: PyTree, train: PyTree) -> Mapping[str, jax.Array]:
+    """What the optimizer itself says, of `GAUGES`."""
+    del params, train
+    said = metrics(state)
+    return {name: said[name] for name in GAUGES if name in said}
+
+
 def at_last(state: PyTree, params: PyTree) -> PyTree:
     """The place to evaluate at where nothing is averaged."""
     del state
@@ -41,12 +48,15 @@ class Method:
     Attributes:
       build: `(setting, steps) -> transformation`; the setting is traced, the steps are not.
       places: where to evaluate, by name; one training serves all of them.
+      gauges: `(state, params, train) -> scalars by name`, read at every look; `train` are the
+        training examples that lanes are judged on.
     """
 
     build: Callable[[Mapping[str, Any], int], optax.GradientTransformationExtraArgs]
     places: Mapping[str, Place] = field(
         default_factory=lambda: {LAST: lambda state, params: params}
     )
+    gauges: Callable[[PyTree, PyTree, PyTree], Mapping[str, jax.Array]] = known
 
 
 class Budget(NamedTuple):
@@ -73,7 +83,7 @@ class Recorded:
       loss: of each batch before its step, shape (lanes, steps).
       looks: numbers of steps after which there was an evaluation, shape (looks,).
       measures: by place, `train_loss`, `test_loss`, …, each of shape (lanes, looks).
-      gauges: what the optimizer knew at each look, each of shape (lanes, looks).
+      gauges: those of the method at each look, each of shape (lanes, looks).
     """
 
     loss: np.ndarray
@@ -194,7 +204,7 @@ def _advance(problem: Problem, method: Method, budget: Budget) -> Callable[..., 
             return step(carry, jax.tree.map(lambda leaf: leaf[rows], examples["data"]))
 
         carry, loss = jax.lax.scan(on_rows, carry, rows)
-        known = metrics(carry.state)
+        gauges = method.gauges(carry.state, carry.params, examples["train"])
         return carry, {
             "loss": loss,
             "measures": {
@@ -203,7 +213,7 @@ def _advance(problem: Problem, method: Method, budget: Budget) -> Callable[..., 
                 )
                 for name, place in method.places.items()
             },
-            "gauges": {name: jnp.float32(known[name]) for name in GAUGES if name in known},
+            "gauges": {name: jnp.float32(value) for name, value in gauges.items()},
         }
 
     return advance

@@ -5,6 +5,15 @@ from .cnn import CNN
 from .convolution import Convolution
 from .logistic import LogisticRegression
 from .mlp import MLP
+from .resnet import ResNet
 from .transformer import Transformer
 
-__all__ = ["CNN", "MLP", "Autoencoder", "Convolution", "LogisticRegression", "Transformer"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "Autoencoder",
+    "Convolution",
+    "LogisticRegression",
+    "ResNet",
+    "Transformer",
+]

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from .. import datasets
-from ..models import CNN, MLP, LogisticRegression
+from ..models import CNN, MLP, LogisticRegression, ResNet
 from .classification import classification
 from .problem import Problem, Source
 
@@ -27,3 +27,11 @@ def cnn(name: str, source: Source) -> Problem:
 
 def small_cnn(name: str, source: Source) -> Problem:
     return _problem(name, source, CNN((8, 16, 32), 10))
+
+
+def resnet(name: str, source: Source) -> Problem:
+    return _problem(name, source, ResNet((16, 32, 64), 5, 10))
+
+
+def small_resnet(name: str, source: Source) -> Problem:
+    return _problem(name, source, ResNet((8, 16), 1, 10, stem_stride=2))

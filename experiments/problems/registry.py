@@ -100,6 +100,15 @@ PROBLEMS = {
         "logistic",
         dataset="cifar10",
     ),
+    "cifar10-resnet32": Entry(
+        "32×32 color photographs, ResNet-32 with GroupNorm", "cifar10", "resnet", dataset="cifar10"
+    ),
+    "cifar10-resnet-small": Entry(
+        "32×32 color photographs, GroupNorm ResNet of 5,000 parameters",
+        "cifar10",
+        "small_resnet",
+        dataset="cifar10",
+    ),
     "text": Entry(
         "next character of Python's documentation (built in), transformer",
         "text",
