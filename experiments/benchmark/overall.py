@@ -96,6 +96,14 @@ def wins(cells: Sequence[CellSummary]) -> dict[str, dict[str, float]]:
     return found
 
 
+def to_ours(cell: CellSummary, label: str) -> summary.Interval | None:
+    """Compare a variation with what it varies, `meka` or `adameka`, at the same place."""
+    ours = "meka" if label.startswith("meka-") else "adameka"
+    place = "".join(label.partition("+")[1:])
+    row, reference = cell.rows.get(label), cell.rows.get(ours + place)
+    return summary.ratio(row, reference) if row is not None and reference is not None else None
+
+
 def scales(cells: Sequence[CellSummary]) -> dict[str, dict[str, Any]]:
     """For each cell the best multiple of our step, and whether ours is as good within noise."""
     found = {}

@@ -92,6 +92,9 @@ def _document(cells: Sequence[CellSummary], options: Options) -> str:
     won = tables.of_wins(cells)
     if won is not None:
         parts += [f"### {won.title.capitalize()}", tables.markdown(won)]
+    varied = tables.of_ablations(cells)
+    if varied is not None:
+        parts += [f"### {varied.title.capitalize()}", tables.markdown(varied)]
     parts += [*sentences(cells)]
     if any(cell.best_baseline for cell in cells):
         parts.append("![ratios](ratios.png)")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..intervals import Interval
 from . import overall
+from .methods import ABLATIONS
 from .summary import CellSummary, Row
 
 
@@ -74,6 +75,20 @@ def of_wins(cells: Sequence[CellSummary]) -> Text | None:
         for label, won in found.items()
     ]
     return Text("share of cells won, by final train loss", ("against", *peers), lines)
+
+
+def of_ablations(cells: Sequence[CellSummary]) -> Text | None:
+    """Final train loss of each variation over that of ours, by cell; None if there are none."""
+    labels = dict.fromkeys(
+        row.label for cell in cells for row in cell.rows.values() if row.method in ABLATIONS
+    )
+    lines = [
+        (label, *(_interval(overall.to_ours(cell, label)) for cell in cells)) for label in labels
+    ]
+    if not lines:
+        return None
+    title = "variations: final train loss ÷ that of ours"
+    return Text(title, ("variation", *(cell.name for cell in cells)), lines)
 
 
 def of_cell(cell: CellSummary) -> Text:

@@ -184,3 +184,27 @@ def test_tables(cell):
     assert lines["dowg"]["time"] == "∞"
     document = tables.markdown(tables.of_suite([cell]))
     assert len({line.count("|") for line in document.splitlines()}) == 1
+
+
+def test_variations_are_compared_with_what_they_vary():
+    def varied(method, factor):
+        runs = [
+            run({}, seed, [4.0, 2.0, 1.0, ours * factor], place)
+            for seed, ours in ((0, 0.5), (1, 1.0), (2, 0.25))
+            for place in ("last", "average")
+        ]
+        return unit(method, runs)
+
+    units = [OURS, varied("adameka-aim-0", 1.5), varied("meka-diagonal", 1.0)]
+    (found,) = summary.cell_summaries(units)
+    assert overall.to_ours(found, "adameka-aim-0") == pytest.approx(Interval(1.5, 1.5, 1.5))
+    assert overall.to_ours(found, "adameka-aim-0+average") == pytest.approx(Interval(3.0, 3.0, 3.0))
+    assert overall.to_ours(found, "meka-diagonal") is None  # there is no meka
+    text = tables.of_ablations([found])
+    assert text is not None
+    assert text.lines[0] == ("adameka-aim-0", "1.5")
+    assert text.lines[2] == ("meka-diagonal", "–")
+
+
+def test_without_variations_there_is_no_table_of_them(cell):
+    assert tables.of_ablations([cell]) is None
