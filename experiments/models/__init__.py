@@ -3,8 +3,19 @@
 from .autoencoder import Autoencoder
 from .cnn import CNN
 from .convolution import Convolution
+from .hollow_field import HollowField
 from .logistic import LogisticRegression
 from .mlp import MLP
 from .transformer import Transformer
+from .vector_field import VectorField
 
-__all__ = ["CNN", "MLP", "Autoencoder", "Convolution", "LogisticRegression", "Transformer"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "Autoencoder",
+    "Convolution",
+    "HollowField",
+    "LogisticRegression",
+    "Transformer",
+    "VectorField",
+]

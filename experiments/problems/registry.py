@@ -106,6 +106,75 @@ PROBLEMS = {
         "transformer",
         examples=8_000,
     ),
+    "neural-ode": Entry(
+        "8×8 handwritten digits, neural ODE in 64 dimensions", "neural_ode", "digits", examples=1438
+    ),
+    "neural-ode-mnist": Entry(
+        "28×28 handwritten digits, neural ODE in 784 dimensions",
+        "neural_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "regularized-ode": Entry(
+        "8×8 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "digits",
+        examples=1438,
+    ),
+    "regularized-ode-3": Entry(
+        "8×8 handwritten digits, neural ODE with third derivatives penalized",
+        "regularized_ode",
+        "third_order",
+        examples=1438,
+    ),
+    "regularized-ode-mnist": Entry(
+        "28×28 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "cnf": Entry(
+        "8 Gaussians in the plane, continuous normalizing flow, estimated trace",
+        "continuous_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "cnf-hollow": Entry(
+        "8 Gaussians in the plane, continuous normalizing flow, cheap exact trace",
+        "continuous_flow",
+        "hollow",
+        examples=20_000,
+    ),
+    "cnf-pinwheel": Entry(
+        "pinwheel in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "pinwheel",
+        examples=20_000,
+    ),
+    "cnf-two-spirals": Entry(
+        "two spirals in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "two_spirals",
+        examples=20_000,
+    ),
+    "cnf-checkerboard": Entry(
+        "checkerboard in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "cnf-table": Entry(
+        "10 measurements of cells (built in), continuous normalizing flow",
+        "continuous_flow",
+        "table",
+        examples=456,
+    ),
+    "cnf-large": Entry(
+        "checkerboard in the plane, continuous normalizing flow of 3 × 256, for a GPU",
+        "continuous_flow",
+        "large",
+        examples=20_000,
+    ),
 }
 
 
