@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import prepared_data
-from ..errors import unknown_name
+from ..errors import UsageError, unknown_name
+from . import own
 from .problem import Problem, Source
 
 
@@ -17,7 +18,7 @@ class Entry:
 
     Attributes:
       description: one line.
-      module: file in this folder that builds the problem.
+      module: file in this folder that builds the problem; or the path of a file of the user's own.
       factory: function in that file, `(name, source) -> Problem`.
       examples: number of training examples, or None if `dataset` says.
       dataset: name of the prepared dataset it reads, or None if it needs none.
@@ -189,8 +190,35 @@ def find(name: str) -> Entry:
     return PROBLEMS[name]
 
 
+def adopt(text: str) -> str:
+    """The name of a problem; one in a file of the user's own is entered under the file's name.
+
+    Args:
+      text: a name, or the path of a Python file with a function `problem(name, source)`.
+
+    Raises:
+      UsageError: if there is no such file, or it has no problem, or its name is taken.
+    """
+    if not text.endswith(".py"):
+        return text
+    file = Path(text).expanduser().resolve()
+    entry = PROBLEMS.get(file.stem)
+    if entry is not None and entry.module != str(file):
+        raise UsageError(
+            f"expected a problem with a name of its own, but {file.stem} is that of another one. "
+            f"Rename {file}."
+        )
+    made = own.build(file, file.stem, Source())
+    PROBLEMS[file.stem] = Entry(
+        f"the problem in {file}", str(file), own.FACTORY, examples=made.examples
+    )
+    return file.stem
+
+
 def load(name: str, source: Source | None = None) -> Problem:
     """Build the problem: read its data, make its functions."""
     entry = find(name)
+    if entry.module.endswith(".py"):
+        return own.build(Path(entry.module), name, source or Source())
     module = importlib.import_module(f".{entry.module}", __package__)
     return getattr(module, entry.factory)(name, source or Source())
