@@ -84,7 +84,11 @@ def problems_command() -> None:
 @click.option("--resume", is_flag=True, help="Continue what was interrupted in --out, if anything.")
 @click.pass_context
 def compare(ctx: click.Context, **options: Any) -> None:
-    """Train with several optimizers side by side [default problem: digits]."""
+    """Train with several optimizers side by side [default problem: digits].
+
+    A problem is a name that `mekax problems` lists, or a Python file of your own with a function
+    problem(name, source).
+    """
     checked = settings.check(**options)
     earlier = resuming.read(checked) if options["resume"] else None
     if options["resume"] and earlier is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -149,7 +150,7 @@ def _run_problem(
         if not report["resumed"]:
             checkpoints.remove()  # left by a comparison whose results are gone
         runs.append(run)
-        train(
+        params = train(
             run,
             problem,
             programs[spec.kind],
@@ -162,6 +163,9 @@ def _run_problem(
         runs[-1] = Run.from_dict(files.plain(run.as_dict()))
         _write(settings, report, runs)
         checkpoints.remove()
+        if problem.plot and run.status == "finished" and not seed and spec in settings.optimizers:
+            file = f"learned-{spec.label.replace(':', '-')}.png"
+            problem.plot(params, _folder(settings, name) / file)
 
 
 def _budget(settings: Settings, problem: problems.Problem, batch_size: int) -> schedule.Budget:
@@ -193,6 +197,13 @@ def _sweeps(settings: Settings, name: str, runs: Sequence[Run]) -> list[summary.
     return [one for one in found if one is not None]
 
 
+def _folder(settings: Settings, name: str) -> Path:
+    """Where the figures of a problem go; made if need be."""
+    folder = settings.out / name if len(settings.problems) > 1 else settings.out
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _show(settings: Settings, runs: Sequence[Run], console: Console) -> None:
     for name in _names(runs):
         mine = [run for run in runs if run.problem == name]
@@ -207,6 +218,5 @@ def _show(settings: Settings, runs: Sequence[Run], console: Console) -> None:
         console.print(tables.table(name, rows))
         for sweep in sweeps:
             console.print(tables.sweep_line(sweep), highlight=False)
-        folder = settings.out / name if len(settings.problems) > 1 else settings.out
-        plots.draw_all(name, rows, folder)
+        plots.draw_all(name, rows, _folder(settings, name))
     console.print(f"Results and figures: {settings.out}", highlight=False, soft_wrap=True)

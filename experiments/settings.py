@@ -71,7 +71,7 @@ def check(
     Raises:
       UsageError: for the first thing that cannot work.
     """
-    names = tuple(dict.fromkeys(problems or DEFAULT_PROBLEMS))
+    names = tuple(dict.fromkeys(registry.adopt(text) for text in problems or DEFAULT_PROBLEMS))
     entries = [registry.find(name) for name in names]
     specs = parse_all(optimizers or DEFAULT_OPTIMIZERS)
     if epochs is not None and seconds is not None:

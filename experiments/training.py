@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from .program import CHUNK, Carry, Program
 from .runs import Evaluation, Run
 from .schedule import Budget
 
+PyTree = Any
 _CHUNK_SECONDS = 0.3  # time between looks at the clock, roughly
 
 
@@ -25,7 +27,7 @@ def train(
     budget: Budget,
     watch: Callable[[], None] = lambda: None,
     checkpoints: Checkpoints | None = None,
-) -> None:
+) -> PyTree:
     """Train until the budget is spent or the loss is no longer finite, recording into `run`.
 
     The clock runs during training steps only. Interrupted, `run` holds all that was recorded.
@@ -37,6 +39,9 @@ def train(
       budget: when to stop and when to evaluate.
       watch: called whenever `run` has grown.
       checkpoints: where the run continues from, and is kept now and then; or None.
+
+    Returns:
+      The parameters at the end.
     """
     carry = program.start(run.seed, run.spec.learning_rate)
     if checkpoints:
@@ -66,6 +71,7 @@ def train(
         if checkpoints and run.status == "running":
             checkpoints.offer(run, carry)
     watch()
+    return carry.params
 
 
 def _evaluate(run: Run, problem: Problem, carry: Carry) -> None:

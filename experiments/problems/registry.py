@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import prepared_data
-from ..errors import unknown_name
+from ..errors import UsageError, unknown_name
+from . import own
 from .problem import Problem, Source
 
 
@@ -17,7 +18,7 @@ class Entry:
 
     Attributes:
       description: one line.
-      module: file in this folder that builds the problem.
+      module: file in this folder that builds the problem; or the path of a file of the user's own.
       factory: function in that file, `(name, source) -> Problem`.
       examples: number of training examples, or None if `dataset` says.
       dataset: name of the prepared dataset it reads, or None if it needs none.
@@ -115,6 +116,75 @@ PROBLEMS = {
         "transformer",
         examples=8_000,
     ),
+    "neural-ode": Entry(
+        "8×8 handwritten digits, neural ODE in 64 dimensions", "neural_ode", "digits", examples=1438
+    ),
+    "neural-ode-mnist": Entry(
+        "28×28 handwritten digits, neural ODE in 784 dimensions",
+        "neural_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "regularized-ode": Entry(
+        "8×8 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "digits",
+        examples=1438,
+    ),
+    "regularized-ode-3": Entry(
+        "8×8 handwritten digits, neural ODE with third derivatives penalized",
+        "regularized_ode",
+        "third_order",
+        examples=1438,
+    ),
+    "regularized-ode-mnist": Entry(
+        "28×28 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "cnf": Entry(
+        "8 Gaussians in the plane, continuous normalizing flow, estimated trace",
+        "continuous_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "cnf-hollow": Entry(
+        "8 Gaussians in the plane, continuous normalizing flow, cheap exact trace",
+        "continuous_flow",
+        "hollow",
+        examples=20_000,
+    ),
+    "cnf-pinwheel": Entry(
+        "pinwheel in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "pinwheel",
+        examples=20_000,
+    ),
+    "cnf-two-spirals": Entry(
+        "two spirals in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "two_spirals",
+        examples=20_000,
+    ),
+    "cnf-checkerboard": Entry(
+        "checkerboard in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "cnf-table": Entry(
+        "10 measurements of cells (built in), continuous normalizing flow",
+        "continuous_flow",
+        "table",
+        examples=456,
+    ),
+    "cnf-large": Entry(
+        "checkerboard in the plane, continuous normalizing flow of 3 × 256, for a GPU",
+        "continuous_flow",
+        "large",
+        examples=20_000,
+    ),
 }
 
 
@@ -129,8 +199,35 @@ def find(name: str) -> Entry:
     return PROBLEMS[name]
 
 
+def adopt(text: str) -> str:
+    """The name of a problem; one in a file of the user's own is entered under the file's name.
+
+    Args:
+      text: a name, or the path of a Python file with a function `problem(name, source)`.
+
+    Raises:
+      UsageError: if there is no such file, or it has no problem, or its name is taken.
+    """
+    if not text.endswith(".py"):
+        return text
+    file = Path(text).expanduser().resolve()
+    entry = PROBLEMS.get(file.stem)
+    if entry is not None and entry.module != str(file):
+        raise UsageError(
+            f"expected a problem with a name of its own, but {file.stem} is that of another one. "
+            f"Rename {file}."
+        )
+    made = own.build(file, file.stem, Source())
+    PROBLEMS[file.stem] = Entry(
+        f"the problem in {file}", str(file), own.FACTORY, examples=made.examples
+    )
+    return file.stem
+
+
 def load(name: str, source: Source | None = None) -> Problem:
     """Build the problem: read its data, make its functions."""
     entry = find(name)
+    if entry.module.endswith(".py"):
+        return own.build(Path(entry.module), name, source or Source())
     module = importlib.import_module(f".{entry.module}", __package__)
     return getattr(module, entry.factory)(name, source or Source())

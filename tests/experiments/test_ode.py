@@ -118,6 +118,12 @@ def test_running_out_of_steps_is_recorded():
     assert both.evaluations[1] == 1 + 6 * 20
 
 
+def test_running_out_of_steps_while_training_is_not_a_number():
+    fast = jax.jit(lambda rate: ode.integrate_adaptively(lambda t, y: -rate * y, 1.0 + rate, 0, 1))
+    assert np.isfinite(fast(1.0))
+    assert np.isnan(fast(1e5))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_dynamics_that_are_not_finite_are_recorded(bad):
     found = ode.solve(lambda t, y: jnp.where(t > 0.5, bad, y), jnp.ones(()), 0.0, 1.0, max_steps=50)

@@ -1,0 +1,46 @@
+"""Problems in files of the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UsageError
+from .problem import Problem, Source
+
+FACTORY = "problem"  # name of the function that builds it
+
+
+def build(file: Path, name: str, source: Source) -> Problem:
+    """Run the file and have its function `problem(name, source)` make the problem.
+
+    Raises:
+      UsageError: if there is no such file or function, or it returns something else.
+    """
+    made = _factory(file)(name, source)
+    if not isinstance(made, Problem):
+        raise UsageError(
+            f"expected {FACTORY}(name, source) in {file} to return a "
+            f"mekax.experiments.problems.Problem, got {type(made).__name__}."
+        )
+    return made
+
+
+def _factory(file: Path) -> Callable[[str, Source], Problem]:
+    if not file.is_file():
+        raise UsageError(f"expected a Python file with a problem, but there is no {file}.")
+    spec = importlib.util.spec_from_file_location(f"mekax_problem_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their own module
+    spec.loader.exec_module(module)
+    factory = getattr(module, FACTORY, None)
+    if not callable(factory):
+        raise UsageError(
+            f"expected a function {FACTORY}(name, source) in {file}, found none. "
+            "See docs/problems.md for one."
+        )
+    return factory
