@@ -6,5 +6,14 @@ from .convolution import Convolution
 from .logistic import LogisticRegression
 from .mlp import MLP
 from .transformer import Transformer
+from .vector_field import VectorField
 
-__all__ = ["CNN", "MLP", "Autoencoder", "Convolution", "LogisticRegression", "Transformer"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "Autoencoder",
+    "Convolution",
+    "LogisticRegression",
+    "Transformer",
+    "VectorField",
+]

@@ -40,14 +40,17 @@ class Problem:
       init: `key -> params`.
       loss: `(params, example, key) -> scalar`, the loss of one example.
       losses: `(params, batch, key) -> (n,)`, the losses of a batch, often faster than `loss`
-        under `vmap`; deterministic problems ignore the key.
+        under `vmap`; deterministic problems ignore the key, others give the i-th example the
+        i-th of the n keys split off it, as `batched` does.
       measure: `(params, batch) -> dict of (n,)`, what is averaged over examples to judge the
-        parameters: `loss`, and whatever else there is, such as `accuracy`.
+        parameters: `loss`, and whatever else there is, such as `accuracy` or
+        `function_evaluations`. Without a key: where the loss is estimated, this one is exact.
       data: training examples, a pytree of arrays with the examples along the leading axis.
       test: examples held out, like `data`.
       batch_size: default number of examples per step.
       epochs: default number of passes over the data.
       evaluations: how often to evaluate during a run, at least.
+      plot: `(params, path)`, draws what was learned into a PNG file; or None.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Problem:
     batch_size: int
     epochs: int
     evaluations: int = 20
+    plot: Callable[[PyTree, Path], None] | None = None
 
     @property
     def examples(self) -> int:

@@ -106,6 +106,27 @@ PROBLEMS = {
         "transformer",
         examples=8_000,
     ),
+    "neural-ode": Entry(
+        "8×8 handwritten digits, neural ODE in 64 dimensions", "neural_ode", "digits", examples=1438
+    ),
+    "neural-ode-mnist": Entry(
+        "28×28 handwritten digits, neural ODE in 784 dimensions",
+        "neural_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "regularized-ode": Entry(
+        "8×8 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "digits",
+        examples=1438,
+    ),
+    "regularized-ode-3": Entry(
+        "8×8 handwritten digits, neural ODE with third derivatives penalized",
+        "regularized_ode",
+        "third_order",
+        examples=1438,
+    ),
 }
 
 
