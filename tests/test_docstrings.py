@@ -6,11 +6,19 @@ import inspect
 import pkgutil
 
 import mekax.curvature
+import mekax.experiments.flows
 import mekax.experiments.ode
+import mekax.experiments.sde
 import mekax.optimizers
 import pytest
 
-PACKAGES = (mekax.curvature, mekax.optimizers, mekax.experiments.ode)
+PACKAGES = (
+    mekax.curvature,
+    mekax.optimizers,
+    mekax.experiments.flows,
+    mekax.experiments.ode,
+    mekax.experiments.sde,
+)
 MODULES = sorted(
     f"{package.__name__}.{info.name}"
     for package in PACKAGES

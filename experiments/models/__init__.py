@@ -3,10 +3,14 @@
 from .autoencoder import Autoencoder
 from .cnn import CNN
 from .convolution import Convolution
+from .coupling import Coupling
 from .hollow_field import HollowField
+from .lipswish import LipSwish
 from .logistic import LogisticRegression
 from .mlp import MLP
+from .recurrent import Recurrent
 from .resnet import ResNet
+from .tanh_mlp import TanhMLP
 from .transformer import Transformer
 from .vector_field import VectorField
 
@@ -15,9 +19,13 @@ __all__ = [
     "MLP",
     "Autoencoder",
     "Convolution",
+    "Coupling",
     "HollowField",
+    "LipSwish",
     "LogisticRegression",
+    "Recurrent",
     "ResNet",
+    "TanhMLP",
     "Transformer",
     "VectorField",
 ]
