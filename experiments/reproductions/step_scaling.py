@@ -27,7 +27,7 @@ from .trainings import load, published, train
 ACQUISITIONS = ("probability_of_improvement", "expected_improvement", "expected_decrease")
 PI, EI, QUADRATIC, OURS = "PI", "EI", "quadratic", "ours"
 RULES = (PI, EI, QUADRATIC, OURS)
-WORST = 10.0  # times the best loss, at which the picture ends
+WORST = 4.0  # times the best loss, at which the picture ends
 
 
 class Size(NamedTuple):
