@@ -45,6 +45,23 @@ def invented(values, looks=8, **gauges):
     return Trained(np.arange(1, looks + 1), curve, measures, whole)
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """Put invented losses and gauges in the place of trainings; returns which were asked for."""
+    asked = []
+
+    def replace(module, **gauges):
+        def train(problem, method, settings, seeds, budget, label, report):
+            method.build(settings[0], budget.steps).init(problem.init(jax.random.key(0)))
+            asked.append(label)
+            return invented(np.full((len(settings), seeds), 0.5), **gauges)
+
+        monkeypatch.setattr(module, "train", train)
+        return asked
+
+    return replace
+
+
 def verdicts(claims):
     return [claim.holds for claim in claims]
 
@@ -207,13 +224,26 @@ class TestEdge:
         assert updates.tolist() == pytest.approx([-3.0])  # as far as the parameters are long
         assert float(state.step_size) == pytest.approx(0.25)
 
-    def test_run(self, toy, tmp_path, monkeypatch):
+    def test_run(self, toy, tmp_path, monkeypatch, untrained):
+        asked = untrained(edge, sharpness=4.0, **{"step size": 0.5})
         monkeypatch.setattr(edge, "load", lambda *words: toy)
-        monkeypatch.setattr(edge, "QUICK", edge.Size("digits", None, 8, 4, 8, 2))
-        result = edge.run(tmp_path, True, 1)
-        assert len(result.claims) == 5
+        result = edge.run(tmp_path, True, SEEDS)
+        assert asked == [
+            f"{whose}, {regime}"
+            for regime in (edge.FULL_BATCH, edge.MINIBATCH)
+            for whose in ("multiples", "ours")
+        ]
+        assert verdicts(result.claims) == [True] * 5
+        assert result.claims[0].measured == pytest.approx(2)
         assert len(result.tables[0].rows) == 8
         assert is_picture(tmp_path / "edge.png")
+
+    def test_gauges(self, toy):
+        method = lanes.Method(lambda s, steps: edge.newton_steps(1.0), gauges=edge.gauges(toy))
+        found = trainings.train(toy, method, [{}], 1, lanes.Budget(4, 64, 2, 64), "Newton")
+        assert np.all(found.gauges["sharpness"] > 0)  # convex
+        assert np.all(found.gauges["step size"] * found.gauges["sharpness"] >= 0.9)
+        assert found.loss[0, 0, -1] < 0.5 * found.loss[0, 0, 0]
 
     def test_claims_can_fail(self):
         gauges = {"step size": 1.0, "sharpness": 2.0}
@@ -228,14 +258,24 @@ class TestEdge:
 
 
 class TestCovariance:
-    def test_run(self, toy, tmp_path, monkeypatch):
+    def test_run(self, toy, tmp_path, monkeypatch, untrained):
+        asked = untrained(covariance)
         monkeypatch.setattr(covariance, "load", lambda *words: toy)
-        monkeypatch.setattr(covariance, "QUICK", covariance.Size("mnist", None, 8, 8, 64))
-        monkeypatch.setattr(covariance, "COVARIANCES", ("scalar", "diagonal"))
-        monkeypatch.setattr(covariance, "RULES", {covariance.PUBLISHED: trainings.published})
-        result = covariance.run(tmp_path, True, 1)
-        assert len(result.claims) == 2
+        result = covariance.run(tmp_path, True, SEEDS)
+        assert len(asked) == 6
+        assert verdicts(result.claims) == [True] * 4
+        assert len(result.tables[0].rows) == 6
         assert is_picture(tmp_path / "covariance.png")
+
+    def test_constant_may_be_traced(self, toy):
+        method = lanes.Method(
+            lambda s, steps: trainings.published(covariance="per_leaf", decay=s["decay"])
+        )
+        settings, budget = [{"decay": 0.9}, {"decay": 0.999}], lanes.Budget(8, 8, 2, 64)
+        found = trainings.train(toy, method, settings, 1, budget, "decays")
+        assert np.isfinite(found.loss).all()
+        assert found.loss[0, 0, 1] == pytest.approx(found.loss[1, 0, 1], rel=1e-3)
+        assert found.loss[0, 0, -1] != found.loss[1, 0, -1]
 
     def test_claims_can_fail(self):
         flat = {name: np.ones((3, SEEDS)) for name in ("scalar", "per_leaf", "diagonal")}
@@ -306,13 +346,14 @@ class TestBaselines:
                 expected, other = tx.update(gradient, other, params)
                 np.testing.assert_allclose(updates, expected, rtol=1e-6)
 
-    def test_run(self, toy, tmp_path, monkeypatch):
+    def test_run(self, toy, tmp_path, monkeypatch, untrained):
+        asked = untrained(baselines)
         monkeypatch.setattr(baselines, "load", lambda *words: toy)
-        monkeypatch.setattr(baselines, "adameka", trainings.published)  # compiled once less
-        size = baselines.Size((("mnist", None, 8, 8),), baselines.RATES, 4, 64)
+        size = baselines.QUICK._replace(problems=(("mnist", None, 8, 8),))
         monkeypatch.setattr(baselines, "QUICK", size)
-        result = baselines.run(tmp_path, True, 1)
-        assert len(result.claims) == 4
+        result = baselines.run(tmp_path, True, SEEDS)
+        assert asked == ["baselines", baselines.PUBLISHED, baselines.OURS]
+        assert verdicts(result.claims) == [True] * 4
         assert "toy for mnist" in result.tables[0].title
         assert is_picture(tmp_path / "baselines.png")
 
@@ -353,10 +394,3 @@ class TestResNet:
             return lanes.one_step(problem, tx)(carry, problem.data)[1]
 
         assert jax.eval_shape(one_step).shape == ()
-
-    def test_examples_do_not_meet(self):
-        module = ResNet((8, 8), 1, 3, stem_stride=2)
-        images = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
-        params = module.init(jax.random.key(1), images)
-        alone = module.apply(params, images[:1])
-        np.testing.assert_allclose(module.apply(params, images)[:1], alone, atol=1e-5)
