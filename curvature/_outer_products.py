@@ -132,8 +132,8 @@ def _factor(
         return None if left is None or right is None else left + right
     if name == "dot_general":
         contracted, batched = eqn.params["dimension_numbers"]
-        sides = [_side(*side) for side in zip(eqn.invars, contracted, batched, strict=True)]
-        return None if None in sides else [(sides[0], sides[1])]
+        left, right = map(_side, eqn.invars, contracted, batched)
+        return None if left is None or right is None else [(left, right)]
     return None
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from ..errors import UsageError
 from .problem import Problem, Source
@@ -43,4 +44,4 @@ def _factory(file: Path) -> Callable[[str, Source], Problem]:
             f"expected a function {FACTORY}(name, source) in {file}, found none. "
             "See docs/problems.md for one."
         )
-    return factory
+    return cast(Callable[[str, Source], Problem], factory)

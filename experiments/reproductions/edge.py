@@ -114,7 +114,8 @@ def newton_steps(multiple: jax.typing.ArrayLike) -> optax.GradientTransformation
         del params
         return NewtonState(jnp.zeros(()))
 
-    def update_fn(updates, state, params=None, *, value_fn, **extra_args):
+    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+        assert value_fn is not None
         del state, extra_args
         length = norm(updates)
         line = unit(jax.tree.map(jnp.negative, updates), length)

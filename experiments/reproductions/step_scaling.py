@@ -105,7 +105,8 @@ def replayed(multiple: jax.typing.ArrayLike) -> optax.GradientTransformationExtr
     def init_fn(params: Any) -> TwinState:
         return TwinState(jax.tree.map(jnp.array, params), ours.init(params), adam.init(params))
 
-    def update_fn(updates, state, params=None, *, value_fn, **extra_args):
+    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+        assert value_fn is not None
         del params, extra_args
         grads = jax.grad(lambda p: jnp.mean(value_fn(p)))(state.params)
         moves, twin = ours.update(grads, state.twin, state.params, value_fn=value_fn)

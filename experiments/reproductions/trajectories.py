@@ -197,7 +197,10 @@ def _stray(
 def _ends(paths: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Excess loss averaged over the last tenth, by seed."""
     last = max(1, next(iter(paths.values())).shape[1] // 10)
-    return {name: np.asarray(_height(p[:, -last:])).mean(axis=1) for name, p in paths.items()}
+    return {
+        name: np.asarray(_height(jnp.asarray(p[:, -last:]))).mean(axis=1)
+        for name, p in paths.items()
+    }
 
 
 def _draw(out: Path, paths: dict[str, np.ndarray], quick: bool) -> None:
