@@ -3,8 +3,12 @@
 from .autoencoder import Autoencoder
 from .cnn import CNN
 from .convolution import Convolution
+from .coupling import Coupling
+from .lipswish import LipSwish
 from .logistic import LogisticRegression
 from .mlp import MLP
+from .recurrent import Recurrent
+from .tanh_mlp import TanhMLP
 from .transformer import Transformer
 from .vector_field import VectorField
 
@@ -13,7 +17,11 @@ __all__ = [
     "MLP",
     "Autoencoder",
     "Convolution",
+    "Coupling",
+    "LipSwish",
     "LogisticRegression",
+    "Recurrent",
+    "TanhMLP",
     "Transformer",
     "VectorField",
 ]

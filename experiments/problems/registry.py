@@ -127,6 +127,66 @@ PROBLEMS = {
         "third_order",
         examples=1438,
     ),
+    "residual-flow": Entry(
+        "8 Gaussians in the plane, residual flow, log-determinant of random truncation",
+        "residual_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "residual-flow-exact": Entry(
+        "8 Gaussians in the plane, residual flow, exact log-determinant",
+        "residual_flow",
+        "exact",
+        examples=20_000,
+    ),
+    "residual-flow-large": Entry(
+        "checkerboard in the plane, residual flow of 50 blocks, for a GPU",
+        "residual_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "coupling-flow": Entry(
+        "8 Gaussians in the plane, coupling flow (RealNVP)",
+        "coupling_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "coupling-flow-large": Entry(
+        "checkerboard in the plane, coupling flow of 16 layers, for a GPU",
+        "coupling_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "latent-ode": Entry(
+        "damped oscillations at irregular times, values missing, latent ODE",
+        "latent_ode",
+        "quick",
+        examples=2_000,
+    ),
+    "latent-gru": Entry(
+        "damped oscillations at irregular times, values missing, latent recurrent network",
+        "latent_ode",
+        "recurrent",
+        examples=2_000,
+    ),
+    "latent-ode-large": Entry(
+        "damped oscillations at up to 100 irregular times, latent ODE, for a GPU",
+        "latent_ode",
+        "large",
+        examples=20_000,
+    ),
+    "latent-sde": Entry(
+        "noisy views of a diffusion in a double well, latent SDE",
+        "latent_sde",
+        "double_well",
+        examples=2_000,
+    ),
+    "latent-sde-lorenz": Entry(
+        "noisy views of a stochastic Lorenz attractor, latent SDE, for a GPU",
+        "latent_sde",
+        "lorenz",
+        examples=4_000,
+    ),
 }
 
 

@@ -15,20 +15,33 @@ from mekax.experiments.models import (
 )
 from mekax.experiments.problems import autoencoder, classification, text
 
-BUILT_IN = [name for name, entry in problems.PROBLEMS.items() if entry.dataset is None]
+NAMES = [name for name, entry in problems.PROBLEMS.items() if entry.dataset is None]
+LARGE = [name for name in NAMES if "for a GPU" in problems.PROBLEMS[name].description]
+BUILT_IN = [name for name in NAMES if name not in LARGE]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_problem(name):
     problem = problems.load(name)
-    params = problem.init(jax.random.key(0))
+    params = jax.jit(problem.init)(jax.random.key(0))
     batch = jax.tree.map(lambda leaf: leaf[:5], problem.data)
-    together = problem.losses(params, batch, jax.random.key(1))
+    together = jax.jit(problem.losses)(params, batch, jax.random.key(1))
+    keys, one = jax.random.split(jax.random.key(1), 5), jax.jit(problem.loss)
     one_by_one = [
-        problem.loss(params, jax.tree.map(lambda leaf, i=i: leaf[i], batch), jax.random.key(1))
-        for i in range(5)
+        one(params, jax.tree.map(lambda leaf, i=i: leaf[i], batch), keys[i]) for i in range(5)
     ]
     np.testing.assert_allclose(together, jnp.stack(one_by_one), rtol=1e-5)
+    assert len(jax.tree.leaves(problem.data)[0]) == problems.find(name).training_examples(None)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_problem(name):
+    problem = problems.load(name)
+    batch = jax.tree.map(lambda leaf: leaf[:5], problem.data)
+    losses = jax.eval_shape(
+        lambda key: problem.losses(problem.init(key), batch, key), jax.random.key(0)
+    )
+    assert losses.shape == (5,)
     assert len(jax.tree.leaves(problem.data)[0]) == problems.find(name).training_examples(None)
 
 
