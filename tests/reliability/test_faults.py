@@ -1,0 +1,86 @@
+"""Whatever happens: parameters stay sound, refusals are counted, and training goes on after."""
+
+import numpy as np
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from .scenarios import KINDS, NARROW, SITES, TAME, Structure, cases, program
+
+SUITE = (Structure("adameka", "mixed", 3),)
+CAMPAIGN = (
+    Structure("meka", "half", 1),
+    Structure("adameka", "half", 1),
+    Structure("adameka", "nested", 4),
+    Structure("meka", "nested", 4),
+    Structure("meka-diagonal", "mixed", 2),
+    Structure("meka-published", "vector", 8),
+    Structure("adameka-reverse", "vector", 2),
+    Structure("adam-ei", "nested", 16),
+)
+EACH = [
+    *(pytest.param(structure, False, id="-".join(map(str, structure))) for structure in SUITE),
+    *(pytest.param(structure, True, id="-".join(map(str, structure))) for structure in CAMPAIGN),
+]
+ROUNDING = {"half": 2.0**-7, "mixed": 2.0**-9, "nested": 2.0**-22, "vector": 2.0**-22}
+
+
+@pytest.fixture
+def _in_time(request, in_campaign):
+    if request.node.callspec.params["rare"] and not in_campaign:
+        pytest.skip("compiled in the campaign only")
+
+
+@pytest.mark.usefixtures("_in_time")
+@pytest.mark.parametrize(("structure", "rare"), EACH)
+@given(data=st.data())
+def test_nothing_is_corrupted(structure, rare, tally, data):
+    case = data.draw(cases(structure.tree))
+    trace = program(structure)(case)
+    tally["cases in which anything goes"] += 1
+    tally[f"  objective {KINDS[case.kind]}"] += 1
+    if case.fault:
+        tally[f"  fault in {SITES[case.site]}"] += 1
+    tally["  steps refused and counted"] += int(trace.skipped[-1])
+    check_soundness(trace, case, structure)
+
+
+def check_soundness(trace, case, structure):
+    note(f"{structure}, skipped {trace.skipped}, loss {trace.loss}")
+    assert np.isfinite(trace.params).all(), "parameters are corrupted"
+    for name, values in trace.metrics.items():
+        if name == "step_size_std":  # see test_known.py
+            continue
+        assert np.isfinite(values).all(), f"{name} is not finite: {values}"
+    refused = np.diff(trace.skipped, prepend=0)
+    assert set(refused) <= {0, 1}, "a step was counted twice, or taken back"
+    bad = ~(np.isfinite(trace.loss) & trace.gradient_finite)
+    assert (refused[bad] == 1).all(), "something was not finite, and no refusal was counted"
+    good = None  # the last point at which a step was chosen
+    for step, no in enumerate(refused):
+        if no:
+            back = trace.params[step] if good is None else good
+            size = np.maximum(np.abs(back), np.abs(trace.params[step]))
+            tolerance = 4 * ROUNDING[structure.tree] * size + 1e-7 * (structure.tree in NARROW)
+            error = np.abs(trace.params[step + 1] - back)
+            assert (error <= tolerance).all(), f"step {step} leads elsewhere than back"
+        else:
+            good = trace.params[step]
+
+
+@pytest.mark.usefixtures("_in_time")
+@pytest.mark.parametrize(("structure", "rare"), EACH)
+@given(data=st.data())
+def test_training_goes_on_after_a_fault(structure, rare, tally, data):
+    case = data.draw(cases(structure.tree, TAME, faulty=True))
+    trace = program(structure)(case)
+    tally["cases of a fault in a sound training"] += 1
+    check_soundness(trace, case, structure)
+    assert trace.skipped[case.end - 1] - trace.skipped[case.begin] == case.end - case.begin - 1
+    late = trace.skipped[case.end :]
+    assert (late == late[0]).all(), "steps are refused after the fault has ended"
+    moved = np.abs(np.diff(trace.params, axis=0)).max(axis=1) > 0
+    after = moved[case.end :]
+    waits = int(np.argmax(after)) if after.any() else len(after)
+    tally[f"  first step {waits + 1} batches after the fault"] += 1
+    assert waits == 0, "the first good batch makes no step"
