@@ -4,10 +4,12 @@ Source: Chen et al. (2020), arXiv 2011.04803, section 5, which found scalar vari
 and the constant unimportant between 0.9 and 0.999.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import optax
 
 from ...curvature._covariance import COVARIANCES
 from ...optimizers import meka
@@ -20,7 +22,10 @@ from .trainings import load, published, train
 
 DECAYS = (0.9, 0.99, 0.999)
 PUBLISHED, OURS = "published steps", "our steps"
-RULES = {PUBLISHED: published, OURS: meka}
+RULES: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    PUBLISHED: published,
+    OURS: meka,
+}
 INSENSITIVE = 1.2
 AS_GOOD = 1.1
 

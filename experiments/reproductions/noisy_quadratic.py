@@ -8,6 +8,7 @@ Source: Chen et al. (2020), arXiv 2011.04803, section 3.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduct
 def _methods() -> dict[str, tuple[optax.GradientTransformationExtraArgs, float]]:
     """Transformations, where 1/L = 1, and the scale of the noise each of them sees."""
     plain = optax.with_extra_args_support(optax.sgd(1.0))
-    published = {"acquisition": "probability_of_improvement", "calibrate": False}
+    published: dict[str, Any] = {"acquisition": "probability_of_improvement", "calibrate": False}
     return {
         SGD: (plain, 1.0),
         CAUTIOUS: (optax.with_extra_args_support(optax.sgd(SMALL)), 1.0),
