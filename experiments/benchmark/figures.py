@@ -107,4 +107,4 @@ def _color(row: Row) -> str:
         return _OTHERS[methods.PEERS.index(row.method) % len(_OTHERS)]
     if row.method in methods.DIRECTIONS:
         return ("#B15928", "#6A3D9A", "#FB9A99", "#1B9E77")[methods.DIRECTIONS.index(row.method)]
-    return COLORS[row.method.partition("-")[0]]
+    return COLORS.get(row.method.partition("-")[0], "#999999")  # variations of no name of ours

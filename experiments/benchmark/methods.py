@@ -128,9 +128,9 @@ def build(name: str) -> Method:
     if name in PEERS:
         return Method(lambda setting, steps: _peer(name))
     if name == SCALED:
-        return Method(
-            lambda setting, steps: optax.chain(_ours("adameka"), optax.scale(setting["scale"]))
-        )
+        from .replayed import replayed
+
+        return Method(lambda setting, steps: replayed(setting["scale"]))
     if name in ABLATIONS:
         from . import alternatives
 

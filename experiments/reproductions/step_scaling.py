@@ -8,15 +8,16 @@ Source: Chen et al. (2020), arXiv 2011.04803, section 6.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...optimizers import LineModel, adameka, metrics
+from ...optimizers import LineModel
 from ...optimizers._acquisitions import Acquisition, resolve_acquisition
+from ..benchmark.replayed import replayed
 from ..lanes import Budget, Method
 from ..problems import Problem
 from . import drawing
@@ -85,37 +86,6 @@ def compute(
     mine = train(problem, ours, scaled, seeds, budget, OURS, report).final()
     by_rule = found.reshape(len(ACQUISITIONS), len(multiples), seeds)
     return {**dict(zip((PI, EI, QUADRATIC), by_rule, strict=True)), OURS: mine}
-
-
-class TwinState(NamedTuple):
-    """State of `replayed`: parameters and optimizer of the twin, and the direction."""
-
-    params: Any
-    twin: Any
-    direction: Any
-
-
-def replayed(multiple: jax.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
-    """Adam's direction, with the step sizes that `adameka` chooses when left alone, multiplied.
-
-    With a multiple of 1 it is `adameka`.
-    """
-    ours, adam = adameka(), optax.scale_by_adam()
-
-    def init_fn(params: Any) -> TwinState:
-        return TwinState(jax.tree.map(jnp.array, params), ours.init(params), adam.init(params))
-
-    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
-        assert value_fn is not None
-        del params, extra_args
-        grads = jax.grad(lambda p: jnp.mean(value_fn(p)))(state.params)
-        moves, twin = ours.update(grads, state.twin, state.params, value_fn=value_fn)
-        rate = multiple * metrics(twin)["step_size"]
-        direction, along = adam.update(updates, state.direction)
-        moved = optax.apply_updates(state.params, moves)
-        return jax.tree.map(lambda d: -rate * d, direction), TwinState(moved, twin, along)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def judge(problem: str, multiples: tuple[float, ...], losses: dict[str, np.ndarray]) -> list[Claim]:
