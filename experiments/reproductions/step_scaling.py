@@ -134,7 +134,7 @@ def _select(rule: jax.Array) -> Acquisition:
     return utility
 
 
-def _times(setting: Any) -> optax.GradientTransformation:
+def _times(setting: dict[str, float]) -> optax.GradientTransformation:
     return optax.scale(setting["multiple"])
 
 
