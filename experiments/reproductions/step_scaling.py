@@ -7,8 +7,9 @@ step sizes is too long or too short.
 Source: Chen et al. (2020), arXiv 2011.04803, section 6.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,7 @@ def _select(rule: jax.Array) -> Acquisition:
     return utility
 
 
-def _times(setting: dict[str, float]) -> optax.GradientTransformation:
+def _times(setting: Mapping[str, Any]) -> optax.GradientTransformation:
     return optax.scale(setting["multiple"])
 
 
