@@ -27,6 +27,8 @@ from ._step_rule import (
     refuse_step,
 )
 
+_WIDE = 1e30  # types that reach so far see a loss that is not finite before they end
+
 
 class ExpectedImprovementState(NamedTuple):
     """State of `scale_by_expected_improvement`.
@@ -95,7 +97,7 @@ def step_rule(
         if max_step_size is not None:
             limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
         new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants)
-        finite = finite & all_finite((behind, ahead, new))
+        finite = finite & all_finite((behind, ahead, new)) & _in_range(params, new, descent)
         new = select_state(finite, new, refuse_step(state, constants))
         forward = jax.tree.map(lambda d: new.step_size * d, descent)
         back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
@@ -256,6 +258,20 @@ def step_along(
     )
     kept = select_state(finite, params, state.params)
     return updates, ExpectedImprovementState(kept, new_rule), finite
+
+
+def _in_range(params: PyTree, state: StepRuleState, descent: PyTree) -> jax.Array:
+    """Whether the parameters stay finite; asked only of types that a long step can leave."""
+
+    def most(p: jax.Array) -> float:
+        return float(jnp.finfo(jnp.result_type(p)).max)
+
+    narrow = [
+        jnp.all(jnp.abs(widen(p) + state.step_size * d) <= most(p))
+        for p, d in zip(jax.tree.leaves(params), jax.tree.leaves(descent), strict=True)
+        if most(p) < _WIDE
+    ]
+    return jnp.all(jnp.stack(narrow)) if narrow else jnp.array(True)
 
 
 def _over(seen: DirectionalStatistics, distance: jax.Array) -> DirectionalStatistics:

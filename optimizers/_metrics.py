@@ -17,6 +17,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `slope_std`        | its standard deviation                                              |
     | `curvature`        | h/‖d‖² = v·Bv along the unit direction                              |
     | `curvature_std`    | its standard deviation                                              |
+    | `direction_norm`   | ‖d‖ of the direction as given                                       |
     | `snr`              | slope² over its variance                                            |
     | `trust`            | τ: the step size at which the trust interval ends                   |
     | `calibration`      | part of the claimed slope that fresh batches confirm, smoothed      |

@@ -102,13 +102,16 @@ class StepRuleState(NamedTuple):
         norm = jnp.maximum(self.direction_norm, tiny)
         curvature = jnp.maximum(jnp.abs(model.curvature), tiny)
         spread = model.slope_variance + jnp.square(self.length) * model.curvature_variance
+        # Compiled, the two divisions may become one by a product that is 0.
+        deviation = jnp.where(spread > 0, jnp.sqrt(spread) / curvature / norm, 0)
         return {
             "step_size": self.step_size,
-            "step_size_std": _finite(jnp.sqrt(spread) / curvature / norm),
+            "step_size_std": _finite(deviation),
             "slope": model.slope,
             "slope_std": jnp.sqrt(model.slope_variance),
             "curvature": model.curvature,
             "curvature_std": jnp.sqrt(model.curvature_variance),
+            "direction_norm": self.direction_norm,
             "snr": _finite(jnp.square(model.slope) / jnp.maximum(model.slope_variance, tiny)),
             "trust": jnp.exp(self.log_trust),
             "calibration": self.calibration,

@@ -94,9 +94,10 @@ class Store:
         """The finished unit; None if there is none, or its inputs have changed since."""
         try:
             content = json.loads(self._path(unit).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return content if content.get("inputs") == unit.inputs else None
+        mine = isinstance(content, dict) and content.get("inputs") == unit.inputs
+        return content if mine else None
 
     def has(self, unit: Unit) -> bool:
         """Whether the unit is finished; quick to ask again."""

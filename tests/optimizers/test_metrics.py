@@ -2,7 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from mekax.optimizers import meka, metrics, scale_by_expected_improvement, scale_by_kalman_filter
+import pytest
+from mekax.optimizers import (
+    adameka,
+    meka,
+    metrics,
+    scale_by_expected_improvement,
+    scale_by_kalman_filter,
+)
 
 KEYS = {
     "step_size",
@@ -18,6 +25,7 @@ KEYS = {
     "loss_std",
     "predicted_change",
     "realized_change",
+    "direction_norm",
     "skipped",
     "lessons",
     "gain",
@@ -60,3 +68,15 @@ def test_predictions_of_a_quadratic_come_true():
         assert np.isclose(float(before["realized_change"]), predicted, rtol=1e-3)
         assert np.isclose(float(before["loss_mean"]), float(value_fn(params)), rtol=1e-6)
         params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("make", [adameka, meka])
+def test_finite_where_there_is_no_curvature(make):
+    tx, params = make(), jnp.ones(3)
+
+    def value_fn(w):
+        return jnp.zeros(4) + 0 * w.sum()
+
+    _, state = tx.update(jnp.zeros(3), tx.init(params), params, value_fn=value_fn)
+    # Compiled: XLA turns a / b / c into a / (b c), which underflows.
+    assert jnp.isfinite(jax.jit(metrics)(state)["step_size_std"])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from mekax.optimizers import adameka, metrics
 
 PATIENCE = 2
 PARAMS = {"w": jnp.array([2.0, -1.0, 0.5]), "none": None}
@@ -113,3 +114,22 @@ def test_nothing_poisons_the_state(transformation, quick_jit):
     size = float(jnp.linalg.norm(good[0]["w"]))
     recovered = repeat(bad, 60)
     assert float(jnp.linalg.norm(recovered[0]["w"])) < max(0.5 * size, 1e-3)
+
+
+def test_an_unbounded_loss_does_not_send_narrow_numbers_to_infinity():
+    tx, params = adameka(), jnp.full(3, 4e4, jnp.float16)  # which ends at 65,504
+    state = tx.init(params)
+
+    def value_fn(w):
+        return -jnp.sum(1e-9 * w.astype(jnp.float32) ** 2) + jnp.zeros(4)
+
+    @jax.jit
+    def step(params, state):
+        grads = 1e4 * jax.grad(lambda w: value_fn(w).mean())(params)
+        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(15):
+        params, state = step(params, state)
+    assert jnp.isfinite(params).all()
+    assert metrics(state)["skipped"] > 0

@@ -102,7 +102,6 @@ OBJECTIVES = {
 }
 KINDS = tuple(OBJECTIVES)
 TAME = ("quadratic", "network")
-UNBOUNDED = ("linear", "concave", "saddle", "jumps")
 
 
 class Trace(NamedTuple):
@@ -204,12 +203,7 @@ def _as_arrays(case: Case) -> Case:
 
 @st.composite
 def cases(draw, tree: str, kinds=KINDS, faulty=None) -> Case:
-    """Any case, or one of the kinds given, with or without a fault.
-
-    In narrow numbers no objective is unbounded: see test_known.py.
-    """
-    if tree in NARROW:
-        kinds = tuple(kind for kind in kinds if kind not in UNBOUNDED)
+    """Any case, or one of the kinds given, with or without a fault."""
 
     def exponents(tame: bool, most: float, mild: float) -> st.SearchStrategy[float]:
         largest = mild if tame else most

@@ -49,8 +49,6 @@ def check_soundness(trace, case, structure):
     note(f"{structure}, skipped {trace.skipped}, loss {trace.loss}")
     assert np.isfinite(trace.params).all(), "parameters are corrupted"
     for name, values in trace.metrics.items():
-        if name == "step_size_std":  # see test_known.py
-            continue
         assert np.isfinite(values).all(), f"{name} is not finite: {values}"
     refused = np.diff(trace.skipped, prepend=0)
     assert set(refused) <= {0, 1}, "a step was counted twice, or taken back"
