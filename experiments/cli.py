@@ -145,19 +145,30 @@ def benchmark(ctx: click.Context, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("tables", metavar="[TABLE...]", nargs=-1)
 @click.option("--quick", is_flag=True, help="A few parts in a minute, to see that all works.")
 @click.option(
     "--rounds", metavar="N", default="20", show_default=True, help="Measurements of each."
 )
 @click.option("--out", metavar="DIR", help="Tables and picture [default: results/bench].")
 @click.pass_context
-def bench(ctx: click.Context, quick: bool, rounds: str, out: str | None) -> None:
-    """Measure what a step costs in time and memory, next to Adam's in the same process."""
+def bench(
+    ctx: click.Context, tables: tuple[str, ...], quick: bool, rounds: str, out: str | None
+) -> None:
+    """Measure what a step costs in time and memory, next to Adam's in the same process.
+
+    Tables: models, parameters, batch, "per example", chunks; without any, all of them.
+    """
+    from .bench import plan
+
+    for name in tables:
+        if name not in plan.TABLES:
+            raise unknown_name("a table", name, plan.TABLES)
     n_rounds = settings.positive_integer("--rounds", rounds)
     folder = settings.output_folder(out or "results/bench", "bench.json")
     from .bench.run import bench as run
 
-    if not run(folder, quick, n_rounds, _console(), sys.argv):
+    if not run(folder, quick, n_rounds, _console(), sys.argv, tables):
         ctx.exit(INTERRUPTED)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 TABLE = "models"
+TABLES = (TABLE, "parameters", "batch", "per example", "chunks")
 _PLAIN = ("adam", "sgd", "adameka", "meka")
 ALL = (
     *_PLAIN,
@@ -40,8 +42,12 @@ class Part:
     contenders: tuple[str, ...]
 
 
-def parts(quick: bool = False) -> list[Part]:
-    """Everything to measure, in order."""
+def parts(quick: bool = False, tables: Collection[str] = ()) -> list[Part]:
+    """Everything to measure, or some tables of it, in order."""
+    return [part for part in _all(quick) if not tables or part.table in tables]
+
+
+def _all(quick: bool) -> list[Part]:
     if quick:
         return [
             Part(TABLE, "mlp", 16, 32, ("adam", "adameka")),

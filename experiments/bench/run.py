@@ -12,7 +12,14 @@ from .measure import in_turns
 from .plan import parts
 
 
-def bench(out: Path, quick: bool, rounds: int, console: Console, command: Sequence[str]) -> bool:
+def bench(
+    out: Path,
+    quick: bool,
+    rounds: int,
+    console: Console,
+    command: Sequence[str],
+    tables: Sequence[str] = (),
+) -> bool:
     """Measure everything and report.
 
     Args:
@@ -21,12 +28,13 @@ def bench(out: Path, quick: bool, rounds: int, console: Console, command: Sequen
       rounds: how often to measure each contender.
       console: where to show progress and tables.
       command: the command line, for the record.
+      tables: which to make, or all.
 
     Returns:
       Whether all was measured; False after an interrupt.
     """
     found: report.Found = {}
-    todo = parts(quick)
+    todo = parts(quick, tables)
     try:
         for done, part in enumerate(todo):
             console.print(

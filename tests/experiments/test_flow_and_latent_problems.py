@@ -294,7 +294,7 @@ LESSONS = {
     "residual flow": ("adameka", "loss", 4.3, 5.5),
     "coupling flow": ("meka", "loss", 5.0, 6.0),
     "latent ODE": ("adameka", "reconstruction_error", 0.53, 0.56),
-    "latent recurrent network": ("adam", "reconstruction_error", 0.53, 0.56),
+    "latent recurrent network": ("adam", "loss", 18, 21),
     "latent SDE": ("meka", "loss", 20, 40),
 }
 
