@@ -27,7 +27,7 @@ def exact(
     `vmap` over the examples of a chunk, moments merged over chunks: memory is
     O(chunk_size · D), and the numbers do not depend on the chunk size. Gradients of dense layers,
     outer products of two vectors, are never formed: matrix products of their factors give the
-    moments, in O(D) memory and the time of a few gradients.
+    moments, in O(D + chunk_size · width) memory.
 
     Args:
       value_fn: made by `per_example`, whose `chunk_size` bounds the memory.

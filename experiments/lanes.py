@@ -35,12 +35,6 @@ def known(state: PyTree, params: PyTree, train: PyTree) -> Mapping[str, jax.Arra
     return {name: said[name] for name in GAUGES if name in said}
 
 
-def at_last(state: PyTree, params: PyTree) -> PyTree:
-    """The place to evaluate at where nothing is averaged."""
-    del state
-    return params
-
-
 @dataclass(frozen=True)
 class Method:
     """An optimizer as lanes need it.
