@@ -87,10 +87,13 @@ def adameka(
       >>> params = jnp.array([1.0, -1.0])
       >>> state = tx.init(params)
       >>> value_fn = lambda w: jnp.sum(jnp.array([1.0, 100.0]) * w**2)
+      >>> @jax.jit
+      ... def step(params, state):
+      ...     grads = jax.grad(value_fn)(params)
+      ...     updates, state = tx.update(grads, state, params, value_fn=value_fn)
+      ...     return optax.apply_updates(params, updates), state
       >>> for _ in range(200):
-      ...     updates, state = tx.update(jax.grad(value_fn)(params), state, params,
-      ...                                value_fn=value_fn)
-      ...     params = optax.apply_updates(params, updates)
+      ...     params, state = step(params, state)
       >>> bool(value_fn(params) < 1e-3)
       True
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from ..curvature._trees import PyTree, dot, widen
 
 
+@jax.jit  # so that the branch is not compiled anew where the loop around it is not compiled
 def norm(tree: PyTree) -> jax.Array:
     """Euclidean norm of a tree, whatever its scale."""
     square = dot(tree, tree)

@@ -76,6 +76,31 @@ def step_rule(
         dtype = jnp.result_type(jnp.float32, *(jnp.result_type(p) for p in jax.tree.leaves(params)))
         return init_step_rule(dtype)
 
+    # Compiled by itself where the loop around it is not; there, nothing else is as slow.
+    @jax.jit
+    def decide(
+        state: StepRuleState,
+        behind: Behind,
+        ahead: Ahead,
+        descent: PyTree,
+        params: PyTree,
+        finite: jax.Array,
+    ) -> tuple[jax.Array, StepRuleState]:
+        # No step reaches farther than the parameters are long: a bound that only a vanishing
+        # curvature meets, and that keeps a linear loss from sending them to infinity.
+        length = jnp.sqrt(dot(params, params))
+        limit = jnp.where(length > 0, length, 1)
+        if max_step_size is not None:
+            limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
+        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants)
+        # A branch, because a choice for each number would have XLA compile the condition, and all
+        # it depends on, anew for every number.
+        return jax.lax.cond(
+            finite & all_finite((behind, ahead, new)) & _in_range(params, new, descent),
+            lambda: (jnp.array(True), cast_like(new, state)),
+            lambda: (jnp.array(False), refuse_step(state, constants)),
+        )
+
     def step(
         state: StepRuleState,
         behind: Behind,
@@ -90,15 +115,7 @@ def step_rule(
         `descent` is the direction d as given. Where anything measured is not finite the updates
         lead back to `previous`, the last point at which all was well.
         """
-        # No step reaches farther than the parameters are long: a bound that only a vanishing
-        # curvature meets, and that keeps a linear loss from sending them to infinity.
-        length = jnp.sqrt(dot(params, params))
-        limit = jnp.where(length > 0, length, 1)
-        if max_step_size is not None:
-            limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
-        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants)
-        finite = finite & all_finite((behind, ahead, new)) & _in_range(params, new, descent)
-        new = select_state(finite, new, refuse_step(state, constants))
+        finite, new = decide(state, behind, ahead, descent, params, finite)
         forward = jax.tree.map(lambda d: new.step_size * d, descent)
         back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
         back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
@@ -159,10 +176,13 @@ def scale_by_expected_improvement(
       >>> params = jnp.array([3.0, -2.0])
       >>> state = tx.init(params)
       >>> value_fn = lambda w: jnp.sum(w**2)
-      >>> for _ in range(60):
+      >>> @jax.jit
+      ... def step(params, state):
       ...     grads = jax.grad(value_fn)(params)
       ...     updates, state = tx.update(grads, state, params, value_fn=value_fn)
-      ...     params = optax.apply_updates(params, updates)
+      ...     return optax.apply_updates(params, updates), state
+      >>> for _ in range(60):
+      ...     params, state = step(params, state)
       >>> bool(value_fn(params) < 1e-2)
       True
 

@@ -30,13 +30,19 @@ def maximize_on_interval(utility: Callable[[jax.Array], jax.Array], upper: jax.A
     """
     fractions = jnp.logspace(-_DECADES, 0.0, _POINTS, dtype=jnp.result_type(upper, jnp.float32))
     points = upper * fractions.at[-1].set(1.0)
-    for _ in range(_REFINEMENTS):
+
+    def look(_: int, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        points = found[0]
         best = _best(utility, points)
         left = points[jnp.maximum(best - 1, 0)]
         right = points[jnp.minimum(best + 1, _POINTS - 1)]
         # Built from the right, so that the end of the interval is met exactly.
-        points = right - (right - left) * jnp.linspace(1.0, 0.0, _POINTS, dtype=points.dtype)
-    return points[_best(utility, points)]
+        finer = right - (right - left) * jnp.linspace(1.0, 0.0, _POINTS, dtype=points.dtype)
+        return finer, points[best]
+
+    # A loop, so that the utility is compiled only once.
+    _, best = jax.lax.fori_loop(0, 1 + _REFINEMENTS, look, (points, points[0]))
+    return best
 
 
 def _best(utility: Callable[[jax.Array], jax.Array], points: jax.Array) -> jax.Array:

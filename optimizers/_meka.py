@@ -86,10 +86,13 @@ def meka(
       >>> params = {"w": jnp.array([1.0, -1.0])}
       >>> state = tx.init(params)
       >>> value_fn = lambda p: jnp.sum(jnp.array([[1.0, 10.0]]) * p["w"] ** 2, axis=1)
-      >>> for _ in range(100):
+      >>> @jax.jit
+      ... def step(params, state):
       ...     grads = jax.grad(lambda p: value_fn(p).mean())(params)
       ...     updates, state = tx.update(grads, state, params, value_fn=value_fn)
-      ...     params = optax.apply_updates(params, updates)
+      ...     return optax.apply_updates(params, updates), state
+      >>> for _ in range(100):
+      ...     params, state = step(params, state)
       >>> bool(value_fn(params)[0] < 1e-6)
       True
 
