@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -341,23 +340,21 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
             read(path)
 
 
-def _hold(path, ready, end):
-    with Recorder(path) as recorder:
-        recorder.write(1, x=1)
-        ready.set()
-        end.wait(60)
+HOLD = """
+import sys
+from mekax.experiments import Recorder
+with Recorder(sys.argv[1]) as recorder:
+    recorder.write(1, x=1)
+    print("written", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_read_while_another_process_writes(path):
-    context = multiprocessing.get_context("spawn")
-    ready, end = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(path, ready, end))
-    process.start()
-    try:
-        assert ready.wait(60)
+    words = [sys.executable, "-c", HOLD, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, text=True, **pipes) as process:
+        assert process.stdout.readline() == "written\n"
         assert read(path).series["x"].steps.tolist() == [1]
         with pytest.raises(BlockingIOError, match="in use"):
             Recorder(path)
-    finally:
-        end.set()
-        process.join()

@@ -140,6 +140,7 @@ def test_a_bad_batch_is_skipped_and_left_behind(make):
     params = jnp.array([1.0, -2.0])
     state = tx.init(params)
 
+    @jax.jit
     def advance(params, state, scale):
         f = lambda p: scale * jnp.sum(jnp.array([1.0, 5.0]) * p**2) * jnp.ones(4)  # noqa: E731
         grads = jax.grad(lambda p: f(p).mean())(params)
@@ -232,6 +233,7 @@ def test_a_refused_step_shortens_the_next_ones_for_a_while():
     ahead = Ahead(number(1), zero, number(1), zero, number(1))
     farthest = lambda model, length: length  # noqa: E731
 
+    @jax.jit
     def step(state):
         # What is left of the slope is exactly what is aimed at: the lesson is to change nothing.
         kappa = jnp.square(state.length)
