@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,16 +23,18 @@ BUILT_IN = [name for name in NAMES if name not in LARGE]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_problem(name):
+def test_built_in_problem(name, quick_jit):
     problem = problems.load(name)
-    params = jax.jit(problem.init)(jax.random.key(0))
-    batch = jax.tree.map(lambda leaf: leaf[:5], problem.data)
-    together = jax.jit(problem.losses)(params, batch, jax.random.key(1))
-    keys, one = jax.random.split(jax.random.key(1), 5), jax.jit(problem.loss)
-    one_by_one = [
-        one(params, jax.tree.map(lambda leaf, i=i: leaf[i], batch), keys[i]) for i in range(5)
-    ]
-    np.testing.assert_allclose(together, jnp.stack(one_by_one), rtol=1e-5)
+
+    @quick_jit
+    def losses(batch):
+        params, key = problem.init(jax.random.key(0)), jax.random.key(1)
+        one = lambda x: problem.loss(params, *x)  # noqa: E731
+        one_by_one = jax.lax.map(one, (batch, jax.random.split(key, 5)))
+        return problem.losses(params, batch, key), one_by_one
+
+    together, one_by_one = losses(jax.tree.map(lambda leaf: leaf[:5], problem.data))
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-5)
     assert len(jax.tree.leaves(problem.data)[0]) == problems.find(name).training_examples(None)
 
 
@@ -47,14 +51,14 @@ def test_large_problem(name):
 
 def test_evaluation_averages_over_all_examples():
     problem = problems.load("digits-logistic")
-    params = problem.init(jax.random.key(3))
+    params, of = jax.jit(problem.init)(jax.random.key(3)), jax.jit(problem.losses)
     values = problem.evaluate(params)
-    losses = problem.losses(params, problem.data, jax.random.key(0))
+    losses = of(params, problem.data, jax.random.key(0))
     np.testing.assert_allclose(values["train_loss"], losses.mean(), rtol=1e-5)
     test = datasets.digits().test
     batch = {"image": jnp.asarray(test.image), "label": jnp.asarray(test.label)}
     np.testing.assert_allclose(
-        values["test_loss"], problem.losses(params, batch, jax.random.key(0)).mean(), rtol=1e-5
+        values["test_loss"], of(params, batch, jax.random.key(0)).mean(), rtol=1e-5
     )
     assert 0 <= values["test_accuracy"] <= 1
 
@@ -74,10 +78,11 @@ def test_every_problem_has_one_line():
 @pytest.mark.parametrize("model", [MLP((8,), 3), LogisticRegression(3), CNN((8, 16), 3)])
 def test_models_keep_examples_apart(model):
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 2))
-    params = model.init(jax.random.key(1), x[:1])
-    logits = model.apply(params, x)
+    params = jax.jit(model.init)(jax.random.key(1), x[:1])
+    apply = jax.jit(model.apply)
+    logits = apply(params, x)
     assert logits.shape == (4, 3)
-    np.testing.assert_allclose(model.apply(params, x[2:3])[0], logits[2], rtol=2e-5, atol=1e-5)
+    np.testing.assert_allclose(apply(params, x[2:3])[0], logits[2], rtol=2e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -130,12 +135,12 @@ def test_text_is_held_out_and_the_future_is_hidden():
     assert windows["test"].shape == (1_000, 33)
     known = {row.tobytes() for row in windows["data"]}  # the text repeats itself a little
     assert np.mean([row.tobytes() in known for row in windows["test"]]) < 0.1
-    params = problem.init(jax.random.key(0))
+    params = jax.jit(problem.init)(jax.random.key(0))
     assert problem.evaluate(params)["test_loss"] == pytest.approx(np.log(tokens), abs=1)
     model = Transformer(tokens=tokens)
     x = jnp.asarray(windows["data"][:1, :-1])
     changed = x.at[0, 20:].set(0)
-    logits, other = model.apply(params, x), model.apply(params, changed)
+    logits, other = map(partial(jax.jit(model.apply), params), (x, changed))
     np.testing.assert_allclose(logits[0, :20], other[0, :20], rtol=1e-4, atol=1e-5)
     assert not np.allclose(logits[0, 20:], other[0, 20:])
 

@@ -1,4 +1,3 @@
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -96,22 +95,6 @@ def transformations():
 def transformation(request):
     """Every public transformation in turn, and chains of them."""
     return TRANSFORMATIONS[request.param]
-
-
-# The older kernel emitters of XLA for the CPU, without optimization, compile programs of many small
-# kernels, such as ours, in less than half the time. The other files of this folder run what the
-# defaults make of them.
-_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-
-
-@pytest.fixture(scope="session")
-def quick_jit():
-    """`jax.jit` that compiles fast, where compiling takes longer than all the rest."""
-    try:
-        jax.jit(lambda: 0, compiler_options=_QUICK)()
-    except jax.errors.JaxRuntimeError:  # other versions and devices do without
-        return jax.jit
-    return functools.partial(jax.jit, compiler_options=_QUICK)
 
 
 @pytest.fixture
