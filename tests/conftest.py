@@ -1,8 +1,26 @@
 import contextlib
-import functools
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
+
+# The suite is a thousand small programs that run for a moment. XLA's older kernel emitters, without
+# optimization, compile them in half the time; what its defaults make of them, the README's example
+# and the benchmark's smoke profile show.
+_QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+
+
+def pytest_configure(config):
+    """Set the flags for this process, before jax has begun, and for all that it starts."""
+    if hasattr(config, "workerinput") or "XLA_FLAGS" in os.environ:
+        return
+    # A jax that does not know a flag ends the process.
+    begin = [sys.executable, "-c", "import jax; jax.devices()"]
+    known = subprocess.run(begin, env={**os.environ, "XLA_FLAGS": _QUICK}, capture_output=True)
+    if known.returncode == 0:
+        os.environ["XLA_FLAGS"] = _QUICK
 
 
 @contextlib.contextmanager
@@ -20,18 +38,3 @@ def float64():
     """Run the test in double precision, where oracles are compared to rounding."""
     with _float64():
         yield
-
-
-# The older kernel emitters of XLA for the CPU, without optimization, compile programs of many small
-# kernels, such as ours, in less than half the time. Most tests run what the defaults make of them.
-_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
-
-
-@pytest.fixture(scope="session")
-def quick_jit():
-    """`jax.jit` that compiles fast, where compiling takes longer than all the rest."""
-    try:
-        jax.jit(lambda: 0, compiler_options=_QUICK)()
-    except jax.errors.JaxRuntimeError:  # other versions and devices do without
-        return jax.jit
-    return functools.partial(jax.jit, compiler_options=_QUICK)

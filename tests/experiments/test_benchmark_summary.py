@@ -133,6 +133,22 @@ def test_time(cell):
     assert summary.equal_time_ratio(cell.rows["dowg"], adam) == math.inf
 
 
+def test_losses_below_zero_have_times_but_no_ratios():
+    """Those of densities and of paths."""
+    lower = unit("adameka", [run({}, seed, [4.0, 2.0, -1.0, -3.0]) for seed in (0, 1, 2)])
+    (cell,) = summary.cell_summaries([ADAM, lower])
+    adam, ours = cell.rows["adam best"], cell.rows["adameka"]
+    assert math.isnan(summary.ratio(ours, adam).mean)
+    assert math.isnan(summary.ratio(adam, ours).mean)
+    assert math.isnan(summary.equal_time_ratio(ours, adam))
+    assert summary.steps_to(ours, 0.5) == pytest.approx(25)
+    assert summary.steps_to(ours, -2.0) == pytest.approx(35)
+    assert summary.time_to_target(ours, adam) == pytest.approx((20 + 10 / 3) / 40)
+    (line,) = [one for one in overall.overall([cell]) if one.label == "adameka"]
+    assert math.isnan(line.to_adam)
+    assert tables.of_cell(cell).lines[-1][4] == "–"
+
+
 def test_overall(cell):
     lines = {line.label: line for line in overall.overall([cell])}
     ours = lines["adameka+average"]

@@ -101,10 +101,10 @@ def assert_close(found, expected, rtol):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", SMALL)
-def test_derivatives_of_every_example(name, quick_jit):
+def test_derivatives_of_every_example(name):
     problem, eps = SMALL[name](), 1e-5
 
-    @quick_jit  # all of it, as a hundred small programs take longer to compile than a large one
+    @jax.jit  # all of it, as a hundred small programs take longer to compile than a large one
     def compute():
         params, direction, batch = at_start(problem)
 
@@ -144,8 +144,8 @@ def adaptive(field, y0, times):
 
 
 @pytest.mark.usefixtures("float64")
-def test_diffrax_in_place_of_fixed_steps(quick_jit):
-    @quick_jit
+def test_diffrax_in_place_of_fixed_steps():
+    @jax.jit
     def gradients():
         fixed = irregular(trajectory=partial(ode.trajectory, substeps=20))
         params, _, batch = at_start(fixed, examples=2)
@@ -262,7 +262,7 @@ def test_picture(make, tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
-def train(problem, tx, steps, jit):
+def train(problem, tx, steps):
     """Averages of what is measured of test examples, before and after so many steps."""
     tx = optax.with_extra_args_support(tx)
     rows = batches(0, 0, steps, problem.examples, problem.batch_size)
@@ -271,7 +271,7 @@ def train(problem, tx, steps, jit):
         found = problem.measure(params, jax.tree.map(lambda leaf: leaf[:200], problem.test))
         return {name: jnp.mean(values) for name, values in found.items()}
 
-    @jit
+    @jax.jit
     def run():
         def step(carry, row):
             (params, state), (index, rows) = carry, row
@@ -300,8 +300,8 @@ LESSONS = {
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_problem_is_learned(name, quick_jit):
+def test_problem_is_learned(name):
     optimizer, metric, reached, start = LESSONS[name]
-    before, after = train(SMALL[name](), OPTIMIZERS[optimizer](), 100, quick_jit)
+    before, after = train(SMALL[name](), OPTIMIZERS[optimizer](), 100)
     assert after[metric] < reached < start < before[metric]
     assert np.all(np.isfinite(list(after.values())))

@@ -149,14 +149,14 @@ def directional(loss, params, direction, eps=1e-5):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("integrate", "rtol"), [(fixed, 1e-7), (ode.integrate_adaptively, 1e-4)])
 @pytest.mark.parametrize("mode", ["forward over reverse", "reverse over forward"])
-def test_second_order(integrate, rtol, mode, quick_jit):
+def test_second_order(integrate, rtol, mode):
     params = jax.tree.map(jnp.asarray, PARAMS)
     direction = jax.tree.map(jnp.asarray, DIRECTION)
 
     def loss(params):
         return pendulum_loss(params, integrate)
 
-    @quick_jit
+    @jax.jit
     def product(params):
         if mode == "forward over reverse":
             return jax.jvp(jax.grad(loss), (params,), (direction,))[1]

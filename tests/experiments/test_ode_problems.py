@@ -101,10 +101,10 @@ def assert_close(found, expected, rtol):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("make", SMALL.values(), ids=list(SMALL))
-def test_derivatives_of_every_example(make, quick_jit):
+def test_derivatives_of_every_example(make):
     problem, eps = make(), 1e-5
     params, direction, batch = at_start(problem)
-    known = quick_jit(partial(derivatives, problem))
+    known = jax.jit(partial(derivatives, problem))
     value, grad, product = known(params, direction, batch)
     ahead = known(optax.tree.add_scale(params, eps, direction), direction, batch)
     behind = known(optax.tree.add_scale(params, -eps, direction), direction, batch)
@@ -117,26 +117,26 @@ def test_derivatives_of_every_example(make, quick_jit):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("make", [classifier, flow])
-def test_diffrax_in_place_of_fixed_steps(make, quick_jit):
+def test_diffrax_in_place_of_fixed_steps(make):
     fixed, adaptive = (
         make(integrate=partial(ode.integrate, steps=30)),
         make(integrate=ode.integrate_adaptively),
     )
     start = at_start(fixed)
-    found, expected = (quick_jit(partial(derivatives, p))(*start) for p in (adaptive, fixed))
+    found, expected = (jax.jit(partial(derivatives, p))(*start) for p in (adaptive, fixed))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     for ours, theirs in zip(found[1:], expected[1:], strict=True):
         assert_close(ours, theirs, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("float64")
-def test_estimated_and_exact_traces_agree_in_expectation(quick_jit):
+def test_estimated_and_exact_traces_agree_in_expectation():
     # In the plane, vᵀJv of random signs has two values, whose mean is the trace.
     estimated, exact = flow(), flow(estimated=False)
     params, direction, batch = at_start(exact, examples=1)
     many = jax.tree.map(lambda leaf: jnp.repeat(leaf, 16, axis=0), batch)
-    found = quick_jit(partial(derivatives, estimated))(params, direction, many)
-    expected = quick_jit(partial(derivatives, exact))(params, direction, batch)
+    found = jax.jit(partial(derivatives, estimated))(params, direction, many)
+    expected = jax.jit(partial(derivatives, exact))(params, direction, batch)
     for estimates, mean in zip(found, expected, strict=True):
         low, high = estimates.min(axis=0), estimates.max(axis=0)
         assert np.any(high - low > 1e-3)
@@ -164,14 +164,14 @@ def test_diagonal_of_the_hollow_field_is_cheap():
         np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
-def train(problem, tx, steps, jit, data=None):
+def train(problem, tx, steps, data=None):
     """Parameters and state after so many steps of the problem's batch size."""
     tx = optax.with_extra_args_support(tx)
     params = begin(problem)
     rows = batches(0, 0, steps, problem.examples, problem.batch_size)
     data = problem.data if data is None else data
 
-    @jit
+    @jax.jit
     def run(carry, rows):
         def step(carry, row):
             (params, state), (index, rows) = carry, row
@@ -198,18 +198,18 @@ def gaussians():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_classifier_learns(name, digits, quick_jit):
+def test_classifier_learns(name, digits):
     before = digits.evaluate(begin(digits))
-    after = digits.evaluate(train(digits, OPTIMIZERS[name](), 100, quick_jit)[0])
+    after = digits.evaluate(train(digits, OPTIMIZERS[name](), 100)[0])
     assert before["test_accuracy"] < 0.3
     assert after["test_accuracy"] > 0.6
     assert 13 <= after["test_function_evaluations"] < 200  # at least two steps of six
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_flow_learns(name, gaussians, quick_jit):
+def test_flow_learns(name, gaussians):
     before = gaussians.evaluate(begin(gaussians))
-    after = gaussians.evaluate(train(gaussians, OPTIMIZERS[name](), 100, quick_jit)[0])
+    after = gaussians.evaluate(train(gaussians, OPTIMIZERS[name](), 100)[0])
     assert before["test_loss"] > 5.0
     assert after["test_loss"] < 4.0
     assert 13 <= after["test_function_evaluations"] < 200
@@ -257,10 +257,10 @@ def test_solvers_without_second_derivatives_are_refused(make, adjoint, reason):
         make(integrate=solver(adjoint))
 
 
-def test_steps_on_dynamics_that_are_not_finite_are_skipped(quick_jit):
+def test_steps_on_dynamics_that_are_not_finite_are_skipped():
     problem = classifier()
     image = problem.data["image"].astype(jnp.float32).at[:, 0].set(jnp.nan)
-    params, state = train(problem, meka(), 3, quick_jit, {**problem.data, "image": image})
+    params, state = train(problem, meka(), 3, {**problem.data, "image": image})
     assert metrics(state)["skipped"] == 3
     jax.tree.map(np.testing.assert_array_equal, params, begin(problem))
 

@@ -23,10 +23,10 @@ BUILT_IN = [name for name in NAMES if name not in LARGE]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_problem(name, quick_jit):
+def test_built_in_problem(name):
     problem = problems.load(name)
 
-    @quick_jit
+    @jax.jit
     def losses(batch):
         params, key = problem.init(jax.random.key(0)), jax.random.key(1)
         one = lambda x: problem.loss(params, *x)  # noqa: E731

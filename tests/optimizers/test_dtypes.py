@@ -91,7 +91,7 @@ def test_state_keeps_the_shardings_of_the_parameters(transformation):
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "mixed"])
-def test_updates_are_right_in_every_dtype(transformations, dtype, float64, quick_jit):
+def test_updates_are_right_in_every_dtype(transformations, dtype, float64):
     """The largest program, run: it descends, finitely, also where float16 nearly overflows."""
     row, tx = transformations["adameka"], adameka()
     w, b, c = ["bfloat16", "float32", "float64"] if dtype == "mixed" else [dtype] * 3
@@ -101,7 +101,7 @@ def test_updates_are_right_in_every_dtype(transformations, dtype, float64, quick
         "c": jnp.full((1, 2), -3, c),
     }
     batch = jnp.linspace(1.0, 2.0, 5)
-    step = quick_jit(lambda p, s: row.step(tx, p, s, batch, loss_fn))
+    step = jax.jit(lambda p, s: row.step(tx, p, s, batch, loss_fn))
     carry = (params, tx.init(params))
     for _ in range(150):
         carry = step(*carry)
@@ -146,7 +146,7 @@ def test_keys_belong_to_the_examples(transformations, row, make_key, chunk_size)
     assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == {"w": ((4,), jnp.float32)}
 
 
-def test_results_do_not_depend_on_the_kind_of_key(quick_jit):
+def test_results_do_not_depend_on_the_kind_of_key():
     tx, params = meka(), jnp.ones(4)
 
     def noisy(params, key):
@@ -158,7 +158,7 @@ def test_results_do_not_depend_on_the_kind_of_key(quick_jit):
         return tx.update(grads, tx.init(params), params, value_fn=value_fn)[0]
 
     typed, untyped = (
-        quick_jit(advance)(jax.random.split(make(0), 7))
+        jax.jit(advance)(jax.random.split(make(0), 7))
         for make in (jax.random.key, jax.random.PRNGKey)
     )
     np.testing.assert_array_equal(typed, untyped)

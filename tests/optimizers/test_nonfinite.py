@@ -66,11 +66,11 @@ def test_the_traps_are_what_they_say():
         ]
 
 
-def test_nothing_poisons_the_state(transformation, quick_jit):
+def test_nothing_poisons_the_state(transformation):
     """Bad batches of every kind, within and beyond the patience of `apply_if_finite`."""
     tx = optax.apply_if_finite(transformation.plain(), PATIENCE)
 
-    @quick_jit
+    @jax.jit
     def advance(params, state, batch, noise):
         return transformation.step(tx, params, state, batch, loss_fn, noise)
 

@@ -65,11 +65,11 @@ def assert_close(actual, expected, tolerance=2e-3):
 
 
 @pytest.fixture(scope="module")
-def run(transformation, quick_jit):
+def run(transformation):
     """The plain transformation over all batches, buffers donated: history, traces, programs."""
     tx, traces = transformation.plain(), []
 
-    @functools.partial(quick_jit, donate_argnums=(0, 1))
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
     def advance(params, state, batch):
         traces.append(1)
         return transformation.step(tx, params, state, batch, loss_fn)
@@ -99,7 +99,7 @@ def test_donated_buffers_are_used(run):
 
 
 @pytest.fixture(scope="module")
-def injected(transformation, quick_jit):
+def injected(transformation):
     """The transformation with its hyperparameters injected, and its step, compiled once."""
     tx = transformation.injected()
 
@@ -109,7 +109,7 @@ def injected(transformation, quick_jit):
         strong = {name: jnp.asarray(x, x.dtype) for name, x in state.hyperparams.items()}
         return state._replace(hyperparams=strong)
 
-    return tx._replace(init=init), quick_jit(
+    return tx._replace(init=init), jax.jit(
         lambda p, s, batch: transformation.step(tx, p, s, batch, loss_fn)
     )
 
@@ -165,7 +165,7 @@ def test_the_switch_of_a_warm_start_may_be_a_static_criterion(transformations):
     assert set(state.hyperparams) == {"learning_rate"}
 
 
-def test_many_seeds_and_thousands_of_steps(transformation, injected, quick_jit):
+def test_many_seeds_and_thousands_of_steps(transformation, injected):
     """One `vmap` over a `scan`: equal to single runs over 10 steps, and healthy after 3,000."""
     tx, single = injected
 
@@ -185,7 +185,7 @@ def test_many_seeds_and_thousands_of_steps(transformation, injected, quick_jit):
     seeds = jnp.arange(SEEDS)
     batches = jax.tree.map(lambda *x: jnp.stack(x), *map(regression, range(SEEDS)))
     starts = jax.vmap(start)(seeds)
-    together = quick_jit(jax.vmap(epochs, in_axes=(0, 0, None)))
+    together = jax.jit(jax.vmap(epochs, in_axes=(0, 0, None)))
     short = together(starts, batches, 1)
     for i in range(SEEDS):
         carry = start(seeds[i])
@@ -262,11 +262,11 @@ def test_flatten_round_trip(run):
     assert not any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves)
 
 
-def test_mask_equals_the_subtree_alone(quick_jit):
+def test_mask_equals_the_subtree_alone():
     masked, tx = meka(mask=FROZEN), meka()
     batch = batch_at(BATCHES, 0)
 
-    @quick_jit
+    @jax.jit
     def advance(params, state, alone, other):
         def values(p):
             return jax.vmap(loss_fn, (None, 0))({**PARAMS, **p}, batch)
@@ -315,10 +315,10 @@ def test_accumulated_gradients_are_stepped_along(transformation):
     assert signature(new) == signature((jax.eval_shape(lambda: PARAMS), state))
 
 
-def test_accumulated_gradients_descend(transformations, quick_jit):
+def test_accumulated_gradients_descend(transformations):
     tx = optax.MultiSteps(meka(), 2)
     step = functools.partial(transformations["meka"].step, tx, loss_fn=loss_fn)
-    advance = quick_jit(lambda params, state, batch: step(params, state, batch))
+    advance = jax.jit(lambda params, state, batch: step(params, state, batch))
     carry = [(PARAMS, tx.init(PARAMS))]
     for i in range(STEPS):
         carry.append(advance(*carry[-1], batch_at(BATCHES, i)))

@@ -266,8 +266,8 @@ def test_adameka_looks_at_the_curvature_now_and_then():
     weights = jnp.array([1.0, 5.0, 25.0])
     x = jax.random.normal(jax.random.key(0), (200, 8, 3))
 
-    def losses(params, batch):
-        return 0.5 * jnp.sum(weights * (params - 0.3 * batch) ** 2, axis=1)
+    def losses(params, batch):  # each batch has a curvature of its own
+        return 0.5 * jnp.sum(weights * (1 + batch**2) * (params - 0.3 * batch) ** 2, axis=1)
 
     tx = adameka()
 
