@@ -36,8 +36,10 @@ def ratios(cells: Sequence[CellSummary], folder: Path) -> Path:
     for place, label in enumerate(labels):
         present = [cell for cell in cells if label in cell.rows]
         pairs = [(cell, overall.against(cell, cell.rows[label]).to_best) for cell in present]
-        values = [ratio.mean if ratio else math.nan for _, ratio in pairs]
-        dots = np.clip(np.nan_to_num(values, posinf=_MOST), _LEAST, _MOST)
+        pairs = [(cell, ratio) for cell, ratio in pairs if ratio and not math.isnan(ratio.mean)]
+        if not pairs:
+            continue
+        dots = np.clip([ratio.mean for _, ratio in pairs], _LEAST, _MOST)
         small = np.array([cell.batch_size < 128 for cell, _ in pairs])
         color = _color(present[0].rows[label])
         y = np.full(len(dots), float(place))
@@ -68,18 +70,19 @@ def curves(cell: CellSummary, folder: Path) -> Path:
             continue
         _line(left, row, 1.0)
         _line(right, row, row.seconds)
+    losses = np.concatenate([row.curve("train_loss") for row in cell.rows.values()])
+    positive = losses.min() > 0
     for axes, label in ((left, "steps"), (right, "time in steps of Adam")):
-        axes.set_yscale("log")
+        axes.set_yscale("log" if positive else "linear")
         axes.set_xlabel(label)
         axes.grid(True, color="0.92", lw=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel("train loss")
     right.set_xlim(0, 3 * cell.steps)
-    starts = [row.curve("train_loss")[:, 0] for row in cell.rows.values()]
-    highest = np.concatenate(starts)[np.isfinite(np.concatenate(starts))]
-    if highest.size:  # what diverges must not hide the rest
-        left.set_ylim(top=2 * float(np.percentile(highest, 75)))
+    starts = losses[np.isfinite(losses[:, 0]), 0]
+    if starts.size:  # what diverges must not hide the rest
+        left.set_ylim(top=(2 if positive else 1) * float(np.percentile(starts, 75)))
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     figure.suptitle(f"{cell.problem}, batch size {cell.batch_size}: median of the seeds")

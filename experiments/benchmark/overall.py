@@ -92,7 +92,8 @@ def wins(cells: Sequence[CellSummary]) -> dict[str, dict[str, float]]:
             both = [c for c in cells if label in c.rows and peer in c.rows]
             if both:
                 ratios = [summary.ratio(c.rows[label], c.rows[peer]).mean for c in both]
-                found.setdefault(label, {})[peer] = float(np.mean(np.array(ratios) < 1))
+                won = [ratio < 1 for ratio in ratios if not math.isnan(ratio)]
+                found.setdefault(label, {})[peer] = float(np.mean(won)) if won else math.nan
     return found
 
 
@@ -174,7 +175,7 @@ def _line(label: str, cells: Sequence[CellSummary]) -> Overall:
         return sorted(known)[len(known) // 2] if known else math.nan
 
     def share(name: str, most: float) -> float:
-        known = values(name)
+        known = [value for value in values(name) if not math.isnan(value)]
         return float(np.mean(np.array(known) <= most)) if known else math.nan
 
     return Overall(

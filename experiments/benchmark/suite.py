@@ -109,6 +109,28 @@ PROFILES = {
         seeds=5,
         timing_rounds=7,
     ),
+    "equations": Profile(
+        description="differential equations and flows, on two cores",
+        sizes={
+            "neural-ode": Size(None, 600, 200),
+            "regularized-ode": Size(None, 600, 200),
+            "cnf": Size(None, 1_000, 300),
+            "cnf-hollow": Size(None, 1_000, 300),
+            "cnf-table": Size(None, 400, 200),
+            "residual-flow": Size(None, 1_000, 300),
+            "coupling-flow": Size(None, 1_000, 300),
+            "latent-ode": Size(None, 1_000, 300),
+            "latent-gru": Size(None, 1_000, 300),
+            "latent-sde": Size(None, 1_000, 300),
+        },
+        batch_sizes=(64,),
+        looks=5,
+        judged=200,
+        rates=7,
+        sweep_seeds=2,
+        seeds=5,
+        timing_rounds=7,
+    ),
     "full": Profile(
         description="for an accelerator: all data, ten times the steps",
         sizes={

@@ -194,8 +194,10 @@ def ratio(row: Row, reference: Row, what: str = "train_loss") -> Interval:
     """Final train loss, or test error, relative to another row's, over the seeds of both.
 
     Below 1 is better than the reference. Infinite if a seed diverged, 0 if only one of the
-    reference's did.
+    reference's did; not a number if a loss is negative, as that of a density may be.
     """
+    if (_finals(row, what) < 0).any() or (_finals(reference, what) < 0).any():
+        return Interval(math.nan, math.nan, math.nan)
     logs = _log_ratios(row, reference, what)
     logs = logs[~np.isnan(logs)]  # where both diverged
     if not len(logs) or (logs == np.inf).any():
@@ -205,12 +207,16 @@ def ratio(row: Row, reference: Row, what: str = "train_loss") -> Interval:
     return Interval(*np.exp(bootstrap_mean(logs.tolist())).tolist())
 
 
+def _finals(row: Row, what: str) -> np.ndarray:
+    return row.test_error() if what == "test_error" else row.curve(what)[:, -1]
+
+
 def _log_ratios(row: Row, reference: Row, what: str) -> np.ndarray:
     """Logarithms of the ratios of the shared seeds; not a number where both diverged."""
 
     def final(one: Row) -> dict[int, float]:
-        values = one.test_error() if what == "test_error" else one.curve(what)[:, -1]
-        return dict(zip(one.seeds, np.log(np.maximum(values, _TINY)).tolist(), strict=True))
+        logs = np.log(np.maximum(_finals(one, what), _TINY))
+        return dict(zip(one.seeds, logs.tolist(), strict=True))
 
     ours, theirs = final(row), final(reference)
     with np.errstate(invalid="ignore"):
@@ -221,17 +227,18 @@ def _log_ratios(row: Row, reference: Row, what: str) -> np.ndarray:
 def steps_to(row: Row, target: float) -> float:
     """Steps until the mean train loss is at most the target; infinite if it never is.
 
-    Between two looks the logarithm of the loss is taken for linear.
+    Between two looks the logarithm of the loss is taken for linear, or the loss if it has none.
     """
-    looks, curve = row.looks, np.log(np.maximum(row.curve("train_loss").mean(axis=0), _TINY))
-    wanted = math.log(max(target, _TINY))
-    reached = np.flatnonzero(curve <= wanted)
+    looks, curve = row.looks, row.curve("train_loss").mean(axis=0)
+    reached = np.flatnonzero(curve <= target)
     if not reached.size:
         return math.inf
     last = int(reached[0])
     if last == 0 or not math.isfinite(curve[last - 1]):
         return float(looks[last])
-    part = (curve[last - 1] - wanted) / (curve[last - 1] - curve[last])
+    ends = np.array([curve[last - 1], target, curve[last]])
+    before, wanted, after = np.log(ends) if ends.min() > 0 else ends
+    part = (before - wanted) / (before - after)
     return float(looks[last - 1] + part * (looks[last] - looks[last - 1]))
 
 
@@ -246,11 +253,14 @@ def time_to_target(row: Row, reference: Row) -> float:
 def equal_time_ratio(row: Row, reference: Row) -> float:
     """Train loss at the time when the reference is at its end, relative to the reference's.
 
-    Whoever is faster than the reference stops where its steps end.
+    Whoever is faster than the reference stops where its steps end. Not a number if a loss is
+    negative.
     """
-    curve = np.log(np.maximum(row.curve("train_loss").mean(axis=0), _TINY))
+    curve, final = row.curve("train_loss").mean(axis=0), _finals(reference, "train_loss").mean()
+    if curve.min() < 0 or final < 0:
+        return math.nan
+    curve, final = np.log(np.maximum(curve, _TINY)), math.log(max(final, _TINY))
     step = reference.looks[-1] * reference.seconds / row.seconds
     if not np.isfinite(curve).all():
         return math.inf
-    final = math.log(max(float(reference.curve("train_loss")[:, -1].mean()), _TINY))
     return math.exp(float(np.interp(step, row.looks, curve)) - final)

@@ -175,7 +175,7 @@ def _share(value: float) -> str:
 
 
 def _interval(interval: Interval | None, percent: bool = False) -> str:
-    if interval is None:
+    if interval is None or math.isnan(interval.mean):
         return "–"
     mean, low, high = ((f"{100 * x:.1f}" if percent else _number(x)) for x in interval)
     unit = " %" if percent else ""
