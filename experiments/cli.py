@@ -157,7 +157,8 @@ def bench(
 ) -> None:
     """Measure what a step costs in time and memory, next to Adam's in the same process.
 
-    Tables: models, parameters, batch, "per example", chunks; without any, all of them.
+    Tables: models, parameters, batch, "per example", chunks, and BackPACK where PyTorch and
+    backpack-for-pytorch are installed; without any, all of them.
     """
     from .bench import plan
 

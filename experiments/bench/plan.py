@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 TABLE = "models"
-TABLES = (TABLE, "parameters", "batch", "per example", "chunks")
+BACKPACK = "BackPACK"
+TABLES = (TABLE, "parameters", "batch", "per example", "chunks", BACKPACK)
 _PLAIN = ("adam", "sgd", "adameka", "meka")
 ALL = (
     *_PLAIN,

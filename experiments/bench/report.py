@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from .. import files
+from .backpack import Compared
 from .measure import Measured
-from .plan import ALL, TABLE
+from .plan import ALL, BACKPACK, TABLE
 
 NUMBERS, DOCUMENT, PICTURE = "bench.json", "bench.md", "bench.png"
 LARGE = 128  # batches of at least so many examples are those that a step is judged by
 
-Found = dict[str, list[Measured]]  # by table
+Found = dict[str, Any]  # rows by table: of Measured, under BACKPACK of Compared
 
 
 def write(found: Found, out: Path, command: Sequence[str]) -> None:
@@ -70,7 +71,9 @@ def document(found: Found) -> str:
             "seconds to compile", rows, lambda row: f"{row.compile_seconds:.1f}", lambda name: ""
         )
     for table, rows in found.items():
-        if table != TABLE:
+        if table == BACKPACK:
+            lines += _compared(rows)
+        elif table != TABLE:
             lines += _growth(table, rows)
     return "\n".join(lines)
 
@@ -108,6 +111,21 @@ def _growth(table: str, rows: Sequence[Measured]) -> list[str]:
             _times(row.to_adam),
             "" if row.memory is None else f"{row.memory / 1e6:.1f}",
             _times(row.memory_to_adam),
+        ]
+        for row in rows
+    ]
+    return _table(head, body)
+
+
+def _compared(rows: Sequence[Compared]) -> list[str]:
+    head = ["variances of gradients", "parameters", "batch", "ms", "÷ its gradient alone"]
+    body = [
+        [
+            row.library,
+            f"{row.parameters:,}",
+            str(row.batch_size),
+            f"{1e3 * row.seconds:.3g}",
+            f"{row.to_gradient:.2f} ({row.low:.2f}–{row.high:.2f})",
         ]
         for row in rows
     ]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import cases, report
+from . import backpack, cases, report
 from .measure import in_turns
-from .plan import parts
+from .plan import BACKPACK, parts
 
 
 def bench(
@@ -45,6 +45,11 @@ def bench(
             measured = in_turns(case, part.batch_size, part.contenders, rounds)
             found.setdefault(part.table, []).extend(measured)
             report.write(found, out, command)
+        if BACKPACK in tables or not (tables or quick):
+            console.print(f"{BACKPACK}: {backpack.found_or_missing()}", highlight=False)
+            if backpack.installed():
+                found[BACKPACK] = backpack.in_turns(rounds)
+                report.write(found, out, command)
     except KeyboardInterrupt:
         console.print(f"Interrupted: what was measured is in {out}.", highlight=False)
         return False

@@ -1,9 +1,10 @@
+import io
 import json
 
 import jax
 import jax.numpy as jnp
 import pytest
-from mekax.experiments.bench import cases, contenders, measure, plan, report, run
+from mekax.experiments.bench import backpack, cases, contenders, measure, plan, report, run
 from rich.console import Console
 
 NAMES = sorted({name for part in plan.parts() for name in part.contenders})
@@ -104,3 +105,23 @@ def test_draws(tmp_path):
     rows = [measured("adam", n, 1.0) for n in (32, 128)] + [measured(memory=None)]
     report.draw({plan.TABLE: rows, "parameters": rows}, tmp_path)
     assert (tmp_path / report.PICTURE).stat().st_size > 5_000
+
+
+def test_peers_of_another_framework_are_measured_where_they_are_installed(tmp_path, monkeypatch):
+    rows = [backpack.Compared(name, 1000, 128, 0.002, 2.5, 2.0, 3.0) for name in ("mekax", "peer")]
+    monkeypatch.setattr(backpack, "in_turns", lambda rounds: rows)
+    for installed, told in ((True, "ours and theirs"), (False, "pip install torch backpack")):
+        monkeypatch.setattr(backpack, "installed", lambda installed=installed: installed)
+        out = io.StringIO()
+        folder = tmp_path / str(installed)
+        folder.mkdir()
+        assert run.bench(folder, False, 3, Console(file=out), [], (plan.BACKPACK,))
+        assert told in out.getvalue().replace("\n", " ")
+        assert ("| peer | 1,000 | 128 | 2 | 2.50 (2.00–3.00) |" in out.getvalue()) == installed
+
+
+@pytest.mark.skipif(not backpack.installed(), reason="PyTorch and BackPACK are not installed")
+def test_peers_compute_the_same(monkeypatch):
+    monkeypatch.setattr(backpack, "_SECONDS", 0.0)
+    monkeypatch.setattr(backpack, "_WIDTHS", (4,))
+    assert [row.library for row in backpack.in_turns(1)] == ["mekax", "BackPACK"]
