@@ -92,7 +92,12 @@ def step_rule(
         limit = jnp.where(length > 0, length, 1)
         if max_step_size is not None:
             limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
-        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants)
+        lost = (
+            (behind.distance == 0)
+            & (state.length > 0)
+            & (state.length <= _coarsest(params) * length)
+        )
+        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants, lost)
         # A branch, because a choice for each number would have XLA compile the condition, and all
         # it depends on, anew for every number.
         return jax.lax.cond(
@@ -278,6 +283,11 @@ def step_along(
     )
     kept = select_state(finite, params, state.params)
     return updates, ExpectedImprovementState(kept, new_rule), finite
+
+
+def _coarsest(params: PyTree) -> float:
+    """The largest relative rounding error of the parameters' types."""
+    return max(float(jnp.finfo(jnp.result_type(p)).eps) for p in jax.tree.leaves(params))
 
 
 def _in_range(params: PyTree, state: StepRuleState, descent: PyTree) -> jax.Array:

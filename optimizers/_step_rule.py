@@ -223,6 +223,7 @@ def choose_length(
     calibrate: bool,
     decay: float,
     constants: Constants = DEFAULT,
+    lost: jax.Array | bool = False,
 ) -> StepRuleState:
     """Update the value filter and the trust, and choose how far to go.
 
@@ -241,6 +242,9 @@ def choose_length(
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is.
 
+    A step of which rounding leaves nothing cannot be looked back on; it counts as the lesson that
+    asks for the longest step.
+
     Until there is a lesson, steps are 0.3 Newton steps a/ĥ long, so that whoever makes the first
     ones, the rule takes over with a fresh view. None exceeds min(1 + k/10, 3) of them, with the
     slope's upper end max(a, 0) + √p. ĥ is the larger of the newest curvature and its running
@@ -255,6 +259,7 @@ def choose_length(
       calibrate: whether the trust is adapted; otherwise the interval ends at 3 Newton steps a/ĥ.
       decay: of the moving average of the value noise r.
       constants: of the rule.
+      lost: whether the last step was so short that rounding left nothing of it.
 
     Returns:
       The new state, whose `length` is the choice.
@@ -294,6 +299,10 @@ def choose_length(
     lessons = jnp.where(ours, jnp.asarray(optax.safe_increment(state.lessons)), lessons)
     moved = state.log_trust - constants.lesson_rate(lessons) * surplus
     log_trust = jnp.where(ours, moved, state.log_trust)
+    # Where no step is seen there are no lessons, and the next would be lost as well.
+    lessons = jnp.where(lost, jnp.maximum(lessons, 1), lessons)
+    longer = state.log_trust + constants.lesson_rate(lessons)
+    log_trust = jnp.where(lost, longer, log_trust)
     caution = _CAUTION_DECAY * state.caution
     claimed = -behind.claimed_slope
     present = (seen.curvature - seen.slope) / jnp.where(claimed > 0, claimed, 1)

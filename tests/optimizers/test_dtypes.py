@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from mekax.curvature import per_example
@@ -144,6 +145,24 @@ def test_keys_belong_to_the_examples(transformations, row, make_key, chunk_size)
 
     updates = jax.eval_shape(advance, params, tx.init(params), keys)
     assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == {"w": ((4,), jnp.float32)}
+
+
+@pytest.mark.parametrize("make", [meka, adameka])
+def test_steps_that_rounding_swallows_grow_until_they_are_made(make):
+    """After a bad first view the trust is far below what bfloat16 resolves."""
+    tx, params = make(), jnp.ones(2, jnp.bfloat16)
+
+    @jax.jit
+    def step(params, state, steepness, end):
+        value_fn = lambda p: steepness * (p.astype(jnp.float32) - end) ** 2  # noqa: E731
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for steepness, end in ((1e4, 1.0005), (jnp.nan, 1.0), *[(1.0, 5.0)] * 80):
+        params, state = step(params, state, steepness, end)
+    np.testing.assert_allclose(params, 5, rtol=0.05)
 
 
 def test_results_do_not_depend_on_the_kind_of_key():

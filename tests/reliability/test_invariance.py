@@ -1,4 +1,8 @@
-"""Units, the order of the examples and the shapes of the leaves change nothing but rounding."""
+"""Units, the order of the examples and the shapes of the leaves change nothing but rounding.
+
+In double precision: a dozen steps of a training that is not convex can make of rounding in single
+precision whatever they like.
+"""
 
 from functools import cache
 
@@ -60,7 +64,7 @@ def program(name, split):
     in_order = np.arange(EXAMPLES)
 
     def run(seed, loss_scale=1.0, scale=1.0, order=in_order):
-        numbers = np.float32(loss_scale), np.float32(scale)
+        numbers = np.float64(loss_scale), np.float64(scale)
         return jax.device_get(train(np.int32(seed), *numbers, np.asarray(order, np.int32)))
 
     return run
@@ -74,10 +78,11 @@ def _in_time(request, in_campaign):
 
 def assert_same(ours, theirs):
     for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-2, atol=2e-3 * np.abs(other).max())
+        assert one.dtype == np.float64
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
 
 
-@pytest.mark.usefixtures("_in_time")
+@pytest.mark.usefixtures("_in_time", "float64")
 @pytest.mark.parametrize("name", MAKE)
 @given(
     seed=st.integers(0, 1000),
@@ -90,7 +95,7 @@ def test_units_change_nothing(name, seed, loss_power, power, tally):
     assert_same(run(seed, 2.0**loss_power, 2.0**power), run(seed))
 
 
-@pytest.mark.usefixtures("_in_time")
+@pytest.mark.usefixtures("_in_time", "float64")
 @pytest.mark.parametrize("name", MAKE)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(EXAMPLES)))
 def test_the_order_of_examples_changes_nothing(name, seed, order, tally):
@@ -99,7 +104,7 @@ def test_the_order_of_examples_changes_nothing(name, seed, order, tally):
     assert_same(run(seed, order=order), run(seed))
 
 
-@pytest.mark.usefixtures("_in_time")
+@pytest.mark.usefixtures("_in_time", "float64")
 @pytest.mark.parametrize("name", MAKE)
 @given(seed=st.integers(0, 1000))
 def test_splitting_leaves_changes_nothing(name, seed, tally, in_campaign):
