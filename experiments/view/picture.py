@@ -21,7 +21,7 @@ _COLUMNS = 3
 _DASHES = {"solid": "-", "faint": "-", "dashed": "--", "dotted": ":"}
 _SMOOTHED = 100  # parts of a line to either side of which its medians reach
 _FEW = 30  # points, up to which each is marked
-_CAPTION = 78  # characters a line
+_CAPTION = 68  # characters a line
 
 
 def picture(group: Group, path: Path) -> Path:
@@ -59,7 +59,12 @@ def _draw(axes: Axes, drawn: Drawn, shades: Sequence[str]) -> None:
     for height, name in drawn.plot.marks:
         axes.axhline(height, color="0.6", lw=0.8, ls=":")
         axes.annotate(
-            name, (0.01, height), xycoords=("axes fraction", "data"), fontsize=7, color="0.4"
+            name,
+            (0.01, height),
+            xycoords=("axes fraction", "data"),
+            annotation_clip=True,  # none where the mark is out of sight
+            fontsize=7,
+            color="0.4",
         )
     axes.grid(True, which="major", color="0.9", lw=0.8)
     axes.set_axisbelow(True)
