@@ -95,6 +95,9 @@ def _document(cells: Sequence[CellSummary], options: Options) -> str:
     varied = tables.of_ablations(cells)
     if varied is not None:
         parts += [f"### {varied.title.capitalize()}", tables.markdown(varied)]
+    for on_test in (False, True):
+        finals = tables.of_finals(cells, on_test)
+        parts += [f"### {finals.title.capitalize()}", tables.markdown(finals)]
     parts += [*sentences(cells)]
     if any(cell.best_baseline for cell in cells):
         parts.append("![ratios](ratios.png)")

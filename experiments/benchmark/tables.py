@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..intervals import Interval
 from . import overall
-from .methods import ABLATIONS
+from .methods import ABLATIONS, OURS, REFERENCE
 from .summary import CellSummary, Row
 
 
@@ -91,11 +91,29 @@ def of_ablations(cells: Sequence[CellSummary]) -> Text | None:
     return Text(title, ("variation", *(cell.name for cell in cells)), lines)
 
 
+def of_finals(cells: Sequence[CellSummary], on_test: bool = False) -> Text:
+    """One line per cell: the final train or test loss, or test accuracy, of Adam and of ours."""
+    labels = dict.fromkeys(
+        row.label
+        for cell in cells
+        for row in cell.rows.values()
+        if row.method in (REFERENCE, *OURS)
+    )
+
+    def final(cell: CellSummary, label: str) -> str:
+        row, measure = cell.rows.get(label), _on_test(cell) if on_test else "train_loss"
+        if row is None:
+            return "–"
+        return _interval(row.final(measure), percent=measure == "test_accuracy") + _diverged(row)
+
+    lines = [(cell.name, *(final(cell, label) for label in labels)) for cell in cells]
+    title = "in the end, on test data" if on_test else "final train loss"
+    return Text(title, ("cell", *labels), lines)
+
+
 def of_cell(cell: CellSummary) -> Text:
     """One line per optimizer: what it came to on one cell."""
-    test = (
-        "accuracy" if any("test_accuracy" in _measures(r) for r in cell.rows.values()) else "loss"
-    )
+    test = _on_test(cell).removeprefix("test_")
     lines = []
     for row in cell.rows.values():
         compared = overall.against(cell, row)
@@ -148,8 +166,10 @@ def markdown(text: Text) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _measures(row: Row) -> list[str]:
-    return list(row.runs[0]["measures"])
+def _on_test(cell: CellSummary) -> str:
+    """What the cell is judged by."""
+    measured = {name for row in cell.rows.values() for name in row.runs[0]["measures"]}
+    return "test_accuracy" if "test_accuracy" in measured else "test_loss"
 
 
 def _setting(row: Row) -> str:

@@ -149,6 +149,14 @@ def test_losses_below_zero_have_times_but_no_ratios():
     assert tables.of_cell(cell).lines[-1][4] == "–"
 
 
+def test_finals_of_adam_and_ours_by_cell(cell):
+    text = tables.of_finals([cell])
+    assert text.headings == ("cell", "adam default", "adam best", "adameka", "adameka+average")
+    assert text.lines == [("digits-32", "4", "1", "0.583 [0.25, 1]", "0.292 [0.125, 0.5]")]
+    on_test = tables.of_finals([cell], on_test=True)
+    assert on_test.lines[0][3] == "80.0 %"
+
+
 def test_overall(cell):
     lines = {line.label: line for line in overall.overall([cell])}
     ours = lines["adameka+average"]
