@@ -59,7 +59,8 @@ def dot(left: PyTree, right: PyTree) -> jax.Array:
 
 def broadcast(prefix: PyTree, tree: PyTree) -> PyTree:
     """Repeat the leaves of `prefix` until it has the structure of `tree`."""
-    return jax.tree.broadcast(prefix, tree)
+    # What jax.tree.broadcast does, which the oldest supported jax does not have.
+    return jax.tree.map(lambda leaf, part: jax.tree.map(lambda _: leaf, part), prefix, tree)
 
 
 def quadratic_form(variance: PyTree, direction: PyTree) -> jax.Array:
