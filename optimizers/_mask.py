@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import PerExample, ValueFn
-from ..curvature._trees import PyTree
+from ..curvature._trees import PyTree, broadcast
 
 
 def masked(
@@ -29,7 +29,7 @@ def masked(
         return tx
 
     def split(tree: PyTree, params: PyTree) -> PyTree:
-        chosen = jax.tree.broadcast(mask(params) if callable(mask) else mask, params)
+        chosen = broadcast(mask(params) if callable(mask) else mask, params)
         return jax.tree.map(lambda keep, leaf: leaf if keep else None, chosen, tree)
 
     def merge(trainable: PyTree, full: PyTree) -> PyTree:
