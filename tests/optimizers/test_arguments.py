@@ -82,3 +82,9 @@ def test_masked_parameters_point_to_the_mask_argument(tx):
         masked.update(
             params, masked.init(params), params, value_fn=lambda p: jnp.sum(p["w"] + p["b"])
         )
+
+
+def test_losses_with_auxiliary_values_are_named(tx):
+    params = jnp.ones(2)
+    with pytest.raises(TypeError, match=r"got a tuple.*losses alone"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: (p, jnp.ones((2, 2))))
