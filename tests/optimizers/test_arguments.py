@@ -70,6 +70,12 @@ def test_unknown_acquisition(make):
         make(acquisition="ei")
 
 
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_a_learning_rate_is_refused_by_its_name(make):
+    with pytest.raises(TypeError, match="expected no learning rate, got 0.001"):
+        make(1e-3)
+
+
 def test_unknown_extras_are_swallowed(tx):
     params = jnp.ones(2)
     tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2), loss_scale=3)
