@@ -94,3 +94,13 @@ def test_losses_with_auxiliary_values_are_named(tx):
     params = jnp.ones(2)
     with pytest.raises(TypeError, match=r"got a tuple.*losses alone"):
         tx.update(params, tx.init(params), params, value_fn=lambda p: (p, jnp.ones((2, 2))))
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_kalman_filter])
+def test_a_gradient_of_other_parameters_is_named_by_its_leaf(make):
+    tx, params = make(), {"w": jnp.ones(2)}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"got shape \(3,\) at \['w'\].*params has shape \(2,\)"):
+        tx.update({"w": jnp.ones(3)}, state, params, value_fn=lambda p: p["w"])
+    with pytest.raises(ValueError, match=r"got no leaf at \['w'\]"):
+        tx.update({"v": jnp.ones(2)}, state, params, value_fn=lambda p: p["w"])
