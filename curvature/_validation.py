@@ -20,6 +20,12 @@ def check_params(params: PyTree) -> None:
             "Pass the parameters of the model, the same pytree to init and to update."
         )
     for path, leaf in leaves:
+        if callable(leaf):  # an activation function, as Equinox keeps in a model
+            raise TypeError(
+                f"mekax: expected params whose leaves are all real floating-point arrays, got a "
+                f"function at {jax.tree_util.keystr(path) or 'the only leaf'}. Pass the arrays of "
+                f"the model alone, with Equinox eqx.filter(model, eqx.is_inexact_array)."
+            )
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             name = jax.tree_util.keystr(path) or "the only leaf"

@@ -55,6 +55,8 @@ def test_parameters_are_checked_at_init(tx):
         tx.init({})
     with pytest.raises(TypeError, match=r"int32 at \['n'\]"):
         tx.init({"w": jnp.ones(2), "n": jnp.ones(2, jnp.int32)})
+    with pytest.raises(TypeError, match=r"function at \['f'\].*eqx.filter"):
+        tx.init({"w": jnp.ones(2), "f": jnp.tanh})
 
 
 def test_exact_statistics_ask_for_per_example():
