@@ -20,6 +20,12 @@ def check_params(params: PyTree) -> None:
             "Pass the parameters of the model, the same pytree to init and to update."
         )
     for path, leaf in leaves:
+        if callable(leaf):  # an activation function, as Equinox keeps in a model
+            raise TypeError(
+                f"mekax: expected params whose leaves are all real floating-point arrays, got a "
+                f"function at {jax.tree_util.keystr(path) or 'the only leaf'}. Pass the arrays of "
+                f"the model alone, with Equinox eqx.filter(model, eqx.is_inexact_array)."
+            )
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             name = jax.tree_util.keystr(path) or "the only leaf"
@@ -39,6 +45,12 @@ def per_example_losses(value_fn: ValueFn) -> ValueFn:
 
     def losses(params: PyTree) -> jax.Array:
         values = value_fn(params)
+        if isinstance(values, tuple | list | dict):
+            raise TypeError(
+                f"mekax: expected value_fn(params) to return one array of losses, shape (batch,), "
+                f"got a {type(values).__name__}. Return the losses alone; auxiliary values, as with "
+                f"has_aux=True, come from the gradient's own evaluation."
+            )
         shape, dtype = jnp.shape(values), jnp.result_type(values)
         if len(shape) > 1 or 0 in shape:
             raise ValueError(

@@ -176,6 +176,11 @@ def resolve_acquisition(acquisition: AcquisitionName | Acquisition) -> Acquisiti
     """Look up an acquisition by name, or return the callable; raise with the names otherwise."""
     if callable(acquisition):
         return acquisition
+    if isinstance(acquisition, int | float):  # as in adam(1e-3), whose first argument is a rate
+        raise TypeError(
+            f"mekax: expected no learning rate, got {acquisition!r} as the first argument, which is "
+            f"acquisition. Leave it out, or pass max_step_size={acquisition!r} as a cap."
+        )
     if acquisition not in _NAMED:
         raise ValueError(
             f"mekax: acquisition must be one of {', '.join(map(repr, _NAMED))} or a callable "

@@ -11,7 +11,7 @@ from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, dot, size, widen, zeros_like
 from ._acquisitions import Acquisition, AcquisitionName
-from ._arguments import require_value_fn
+from ._arguments import require_gradient, require_value_fn
 from ._ema import debias, update_ema
 from ._expected_improvement import ExpectedImprovementState, StepRule, step_along, step_rule
 from ._mask import masked
@@ -125,6 +125,7 @@ def along_momentum(
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args
         value_fn = require_value_fn("adameka", params, value_fn)
+        require_gradient("adameka", updates, params)
         gradient = widen(updates)
         square = dot(gradient, gradient)
         value, value_variance = batch_value(value_fn, params, axis_name)

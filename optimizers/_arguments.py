@@ -1,6 +1,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ..curvature import ValueFn
@@ -30,6 +31,27 @@ def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueF
             "pass mask= to meka or adameka, which shows value_fn the full parameters."
         )
     return value_fn
+
+
+def require_gradient(name: str, updates: Any, params: Any) -> None:
+    """Raise an error that names the leaf unless `updates` has the structure of `params`."""
+    given, expected = _shapes(updates), _shapes(params)
+    if given != expected:
+        leaf = next(key for key in (*expected, *given) if given.get(key) != expected.get(key))
+        raise ValueError(
+            f"mekax: {name} expected a gradient with the leaves of params, "
+            f"got {_described(given, leaf)} at {leaf or 'the root'} where params has "
+            f"{_described(expected, leaf)}. Pass what jax.grad returns for these params."
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+
+
+def _described(shapes: dict[str, tuple[int, ...]], leaf: str) -> str:
+    return f"shape {shapes[leaf]}" if leaf in shapes else "no leaf"
 
 
 def _masked(node: Any) -> bool:

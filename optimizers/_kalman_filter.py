@@ -19,7 +19,7 @@ from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, widen, zeros_like
 from ..curvature._validation import check_params
-from ._arguments import require_value_fn
+from ._arguments import require_gradient, require_value_fn
 from ._ema import debias, update_ema
 from ._finite import all_finite, select, select_state
 
@@ -204,6 +204,7 @@ def scale_by_kalman_filter(
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args
         value_fn = require_value_fn("scale_by_kalman_filter", params, value_fn)
+        require_gradient("scale_by_kalman_filter", updates, params)
         state, _, _ = filtering.update(updates, state, params, value_fn)
         return cast_like(state.belief.mean, updates), state
 

@@ -9,7 +9,7 @@ from ..curvature._mapped_axis import AxisName
 from ..curvature._push_forward import Differentiation
 from ..curvature._trees import PyTree, dot, quadratic_form
 from ._acquisitions import Acquisition, AcquisitionName
-from ._arguments import require_value_fn
+from ._arguments import require_gradient, require_value_fn
 from ._direction import norm, unit
 from ._ema import debias
 from ._expected_improvement import step_rule
@@ -107,6 +107,7 @@ def meka(
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args
         value_fn = require_value_fn("meka", params, value_fn)
+        require_gradient("meka", updates, params)
         filtered, stats, finite = filtering.update(updates, state.filter, params, value_fn)
         mean = filtered.belief.mean
         descent = jax.tree.map(jnp.negative, mean)

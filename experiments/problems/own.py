@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,15 @@ def build(file: Path, name: str, source: Source) -> Problem:
     Raises:
       UsageError: if there is no such file or function, or it returns something else.
     """
-    made = _factory(file)(name, source)
+    factory = _factory(file)
+    try:
+        inspect.signature(factory).bind(name, source)
+    except TypeError as error:
+        raise UsageError(
+            f"expected {FACTORY} in {file} to take two arguments, name and source, got "
+            f"{FACTORY}{inspect.signature(factory)}. Write def {FACTORY}(name, source)."
+        ) from error
+    made = factory(name, source)
     if not isinstance(made, Problem):
         raise UsageError(
             f"expected {FACTORY}(name, source) in {file} to return a "

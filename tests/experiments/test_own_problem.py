@@ -37,6 +37,7 @@ def test_the_example_of_the_docs_trains(mekax, tmp_path):
     [
         ("absent.py", None, "there is no"),
         ("empty.py", "", "expected a function problem(name, source)"),
+        ("bare.py", "def problem(): return 3", "two arguments, name and source, got problem()"),
         ("wrong.py", "def problem(name, source): return 3", "got int"),
         ("digits.py", "", "name of its own"),
     ],

@@ -55,6 +55,8 @@ def test_parameters_are_checked_at_init(tx):
         tx.init({})
     with pytest.raises(TypeError, match=r"int32 at \['n'\]"):
         tx.init({"w": jnp.ones(2), "n": jnp.ones(2, jnp.int32)})
+    with pytest.raises(TypeError, match=r"function at \['f'\].*eqx.filter"):
+        tx.init({"w": jnp.ones(2), "f": jnp.tanh})
 
 
 def test_exact_statistics_ask_for_per_example():
@@ -70,6 +72,12 @@ def test_unknown_acquisition(make):
         make(acquisition="ei")
 
 
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_a_learning_rate_is_refused_by_its_name(make):
+    with pytest.raises(TypeError, match="expected no learning rate, got 0.001"):
+        make(1e-3)
+
+
 def test_unknown_extras_are_swallowed(tx):
     params = jnp.ones(2)
     tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2), loss_scale=3)
@@ -82,3 +90,19 @@ def test_masked_parameters_point_to_the_mask_argument(tx):
         masked.update(
             params, masked.init(params), params, value_fn=lambda p: jnp.sum(p["w"] + p["b"])
         )
+
+
+def test_losses_with_auxiliary_values_are_named(tx):
+    params = jnp.ones(2)
+    with pytest.raises(TypeError, match=r"got a tuple.*losses alone"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: (p, jnp.ones((2, 2))))
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_kalman_filter])
+def test_a_gradient_of_other_parameters_is_named_by_its_leaf(make):
+    tx, params = make(), {"w": jnp.ones(2)}
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"got shape \(3,\) at \['w'\].*params has shape \(2,\)"):
+        tx.update({"w": jnp.ones(3)}, state, params, value_fn=lambda p: p["w"])
+    with pytest.raises(ValueError, match=r"got no leaf at \['w'\]"):
+        tx.update({"v": jnp.ones(2)}, state, params, value_fn=lambda p: p["w"])
