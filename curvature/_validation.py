@@ -48,8 +48,8 @@ def per_example_losses(value_fn: ValueFn) -> ValueFn:
         if isinstance(values, tuple | list | dict):
             raise TypeError(
                 f"mekax: expected value_fn(params) to return one array of losses, shape (batch,), "
-                f"got a {type(values).__name__}. Return the losses alone; auxiliary values, as with "
-                f"has_aux=True, come from the gradient's own evaluation."
+                f"got a {type(values).__name__}. Return the losses alone; auxiliary values, as "
+                f"with has_aux=True, come from the gradient's own evaluation."
             )
         shape, dtype = jnp.shape(values), jnp.result_type(values)
         if len(shape) > 1 or 0 in shape:

@@ -178,8 +178,8 @@ def resolve_acquisition(acquisition: AcquisitionName | Acquisition) -> Acquisiti
         return acquisition
     if isinstance(acquisition, int | float):  # as in adam(1e-3), whose first argument is a rate
         raise TypeError(
-            f"mekax: expected no learning rate, got {acquisition!r} as the first argument, which is "
-            f"acquisition. Leave it out, or pass max_step_size={acquisition!r} as a cap."
+            f"mekax: expected no learning rate, got {acquisition!r} as the first argument, which "
+            f"is acquisition. Leave it out, or pass max_step_size={acquisition!r} as a cap."
         )
     if acquisition not in _NAMED:
         raise ValueError(

@@ -11,7 +11,7 @@ from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, dot, widen, zeros_like
 from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
-from ._arguments import require_value_fn
+from ._arguments import require_gradient, require_value_fn
 from ._direction import norm, norm_near, unit
 from ._finite import all_finite, select, select_state
 from ._kalman_filter import displacement_from
@@ -69,6 +69,17 @@ def step_rule(
         raise TypeError(
             f"mekax: expected calibrate to be True or False, got {calibrate!r}. It decides what is "
             'measured: with optax.inject_hyperparams name it in static_args=("calibrate",).'
+        )
+
+    if callable(max_step_size) or isinstance(max_step_size, str):
+        raise TypeError(
+            f"mekax: expected max_step_size to be a number or None, got {max_step_size!r}. For a "
+            "cap that changes, use optax.inject_hyperparams with a schedule."
+        )
+    if isinstance(max_step_size, int | float) and not max_step_size > 0:
+        raise ValueError(
+            f"mekax: expected max_step_size to be above 0, got {max_step_size!r}. Leave it out for "
+            "steps without a cap."
         )
 
     def init(params: PyTree) -> StepRuleState:
@@ -205,6 +216,7 @@ def scale_by_expected_improvement(
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args
         value_fn = require_value_fn("scale_by_expected_improvement", params, value_fn)
+        require_gradient("scale_by_expected_improvement", updates, params)
 
         def measure(line: Callable[[], PyTree]) -> DirectionalStatistics:
             return directional(value_fn, params, line(), *options)

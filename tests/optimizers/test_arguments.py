@@ -74,8 +74,23 @@ def test_unknown_acquisition(make):
 
 @pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
 def test_a_learning_rate_is_refused_by_its_name(make):
-    with pytest.raises(TypeError, match="expected no learning rate, got 0.001"):
+    with pytest.raises(TypeError, match=r"expected no learning rate, got 0\.001"):
         make(1e-3)
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+@pytest.mark.parametrize(
+    ("cap", "error", "words"),
+    [
+        (optax.constant_schedule(0.1), TypeError, "inject_hyperparams with a schedule"),
+        ("0.1", TypeError, "expected max_step_size to be a number"),
+        (-1, ValueError, "above 0, got -1"),
+        (float("nan"), ValueError, "above 0, got nan"),
+    ],
+)
+def test_caps_that_are_none_are_refused(make, cap, error, words):
+    with pytest.raises(error, match=words):
+        make(max_step_size=cap)
 
 
 def test_unknown_extras_are_swallowed(tx):
