@@ -173,7 +173,7 @@ def draw(found: list[Point], file: Path) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("evaluations by an adaptive solver, per test image")
     axes.set_ylabel("cross-entropy on test images")
-    axes.set_title("Regularized neural ODE: the weight of the penalty stands at each point")
+    axes.set_title("Regularized neural ODEs, with the weight of the penalty")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     save(made, file)
