@@ -29,7 +29,15 @@ def masked(
         return tx
 
     def split(tree: PyTree, params: PyTree) -> PyTree:
-        chosen = broadcast(mask(params) if callable(mask) else mask, params)
+        given = mask(params) if callable(mask) else mask
+        try:
+            chosen = broadcast(given, params)
+        except ValueError as error:
+            raise ValueError(
+                "mekax: expected mask to be True or False for leaves or whole branches of params, "
+                f"got {jax.tree.structure(given)} for params of {jax.tree.structure(params)}. Give "
+                "it the branches of params, or build it with jax.tree.map(…, params)."
+            ) from error
         return jax.tree.map(lambda keep, leaf: leaf if keep else None, chosen, tree)
 
     def merge(trainable: PyTree, full: PyTree) -> PyTree:

@@ -93,7 +93,7 @@ def warm_start(
 
     def update_fn(updates, state, params=None, **extra_args):
         chosen, inner = adaptive.update(updates, state.inner, params, **extra_args)
-        fired = until(metrics(inner)) if callable(until) else state.count >= until
+        fired = _ask(until, metrics(inner)) if callable(until) else state.count >= until
         switched = state.adaptive | jnp.asarray(fired, jnp.bool_)
         rate = jnp.asarray(learning_rate(state.count) if callable(learning_rate) else learning_rate)
         fixed = jax.tree.map(
@@ -103,6 +103,17 @@ def warm_start(
         return select(switched, chosen, fixed), WarmStartState(count, switched, inner)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _ask(criterion: Criterion, known: Mapping[str, jax.Array]) -> jax.Array:
+    """What the criterion says of the metrics."""
+    try:
+        return criterion(known)
+    except KeyError as error:
+        raise KeyError(
+            "mekax: warm_start expected until to ask for metrics of the adaptive transformation, "
+            f"got {error}. It has: {', '.join(sorted(known)) or 'none'}."
+        ) from error
 
 
 def _is_integer(number: object) -> bool:

@@ -327,3 +327,9 @@ def test_accumulated_gradients_descend(transformations):
     batch = jax.tree.map(jnp.concatenate, BATCHES)
     before, after = (jax.vmap(loss_fn, (None, 0))(p, batch).mean() for p, _ in carry[::STEPS])
     assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("mask", [{"v": True}, {"w": {"a": True}, "b": True}, [True, False]])
+def test_masks_that_fit_no_parameters_are_named(mask):
+    with pytest.raises(ValueError, match="expected mask to be True or False for leaves or whole"):
+        adameka(mask=mask).init({"w": jnp.ones(2), "b": jnp.ones(())})

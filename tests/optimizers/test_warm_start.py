@@ -81,3 +81,9 @@ def test_switch_at_zero_is_the_rule_itself(regression, train):
 def test_bad_switch_is_named(until, error):
     with pytest.raises(error, match="until"):
         warm_start(0.1, until, meka())
+
+
+def test_a_criterion_of_unknown_metrics_is_told_the_known_ones():
+    tx, params = warm_start(0.1, lambda known: known["nope"] < 1, meka()), jnp.ones(2)
+    with pytest.raises(KeyError, match=r"got 'nope'. It has: .*gain.*snr"):
+        tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2))
