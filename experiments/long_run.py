@@ -1,4 +1,4 @@
-"""Whether a run of days stays sound: `python -m mekax.experiments.long_run [STEPS] [OUT.json]`.
+"""Whether a run of days stays sound: `python -m mekax.experiments.long_run`.
 
 Trains a small network on fresh noisy batches in float32 and bfloat16 and watches what may drift:
 the spreads that the filters believe in, the counters, the loss, memory and speed.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import click
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,18 +27,20 @@ OPTIMIZERS = {"meka": meka, "adameka": adameka}
 SPREADS = ("slope_std", "curvature_std", "loss_std")
 
 
-def main() -> None:
-    """Train with both optimizers in both precisions; print what was seen, or write it too."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else STEPS
+@click.command()
+@click.argument("steps", type=click.IntRange(min=2 * PARTS * AT_ONCE), default=STEPS)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File of numbers.")
+def main(steps: int, out: Path | None) -> None:
+    """Train with both optimizers in both precisions, and tell what was seen."""
     found = []
     for name, make in OPTIMIZERS.items():
         for dtype in (jnp.float32, jnp.bfloat16):
             seen = watch(make(), dtype, steps)
             found.append({"optimizer": name, "dtype": jnp.dtype(dtype).name, **seen})
-            print(f"{name}, {found[-1]['dtype']}: {summary(seen)}", flush=True)
-    if len(sys.argv) > 2:
-        content = {"steps": steps, "runs": found, "versions": files.versions()}
-        files.write_json(Path(sys.argv[2]), {**content, "device": files.device()})
+            click.echo(f"{name}, {found[-1]['dtype']}: {summary(seen)}")
+            if out is not None:  # what is known is kept whatever happens next
+                content = {"steps": steps, "runs": found, "versions": files.versions()}
+                files.write_json(out, {**content, "device": files.device()})
 
 
 def watch(

@@ -110,7 +110,7 @@ PROFILES = {
         timing_rounds=7,
     ),
     "equations": Profile(
-        description="differential equations and flows, an hour on two cores",
+        description="differential equations and flows, for two cores",
         sizes={
             "neural-ode": Size(None, 400, 100),
             "regularized-ode": Size(None, 300, 100),

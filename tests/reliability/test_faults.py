@@ -22,7 +22,7 @@ EACH = [
     *(pytest.param(structure, False, id="-".join(map(str, structure))) for structure in SUITE),
     *(pytest.param(structure, True, id="-".join(map(str, structure))) for structure in CAMPAIGN),
 ]
-MOST_WAITS = 20  # batches in a row that may see no descent, or steps too short for bfloat16
+MOST_WAITS = 10  # batches in a row that may see no descent, or steps too short for bfloat16
 # Averages of Optax's own keep a NaN for good, and every step along them is refused from then on.
 OURS = [each for each in EACH if each.values[0].optimizer != "adam-ei"]
 ROUNDING = {"half": 2.0**-7, "mixed": 2.0**-9, "nested": 2.0**-22, "vector": 2.0**-22}
