@@ -13,8 +13,7 @@ from ..curvature._validation import check_params
 from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import require_gradient, require_value_fn
 from ._direction import norm, norm_near, unit
-from ._finite import all_finite, select, select_state
-from ._kalman_filter import displacement_from
+from ._finite import all_finite, select
 from ._line_model import LineModel
 from ._step_rule import (
     DEFAULT,
@@ -117,6 +116,27 @@ def step_rule(
             lambda: (jnp.array(False), refuse_step(state, constants)),
         )
 
+    @jax.jit
+    def move(
+        forth: jax.Array,
+        step_size: jax.Array,
+        descent: PyTree,
+        params: PyTree,
+        previous: PyTree,
+        back: jax.Array,
+    ) -> tuple[PyTree, PyTree]:
+        # A branch again, and one for both: their order is then fixed, and every array is written
+        # where it lies. Of choices for each entry XLA copies both sets of parameters first.
+        def go_forth() -> tuple[PyTree, PyTree]:
+            return cast_like(jax.tree.map(lambda d: step_size * d, descent), params), params
+
+        def go_back() -> tuple[PyTree, PyTree]:
+            way = jax.tree.map(jnp.subtract, widen(previous), widen(params))
+            way = select(back, way, jax.tree.map(jnp.zeros_like, way))
+            return cast_like(way, params), previous
+
+        return jax.lax.cond(forth, go_forth, go_back)
+
     def step(
         state: StepRuleState,
         behind: Behind,
@@ -125,17 +145,15 @@ def step_rule(
         params: PyTree,
         previous: PyTree,
         finite: jax.Array,
-    ) -> tuple[PyTree, StepRuleState, jax.Array]:
-        """Choose the length and return `(updates, state, finite)`.
+    ) -> tuple[PyTree, PyTree, StepRuleState, jax.Array]:
+        """Choose the length and return `(updates, parameters to keep, state, finite)`.
 
         `descent` is the direction d as given. Where anything measured is not finite the updates
-        lead back to `previous`, the last point at which all was well.
+        lead back to `previous`, the last point at which all was well, which is kept.
         """
         finite, new = decide(state, behind, ahead, descent, params, finite)
-        forward = jax.tree.map(lambda d: new.step_size * d, descent)
-        back = jax.tree.map(jnp.subtract, widen(previous), widen(params))
-        back = select(state.count > 0, back, jax.tree.map(jnp.zeros_like, back))
-        return cast_like(select(finite, forward, back), params), new, finite
+        updates, kept = move(finite, new.step_size, descent, params, previous, state.count > 0)
+        return updates, kept, new, finite
 
     return StepRule(init, step, calibrate)
 
@@ -258,12 +276,14 @@ def step_along(
 
     # No vector of the size of the parameters is kept that a reduction or a branch can rebuild.
     def displacement() -> PyTree:
-        return displacement_from(state.params, params, state.rule.count == 0)
+        return jax.tree.map(jnp.subtract, widen(params), widen(state.params))
 
     # Computed once: otherwise parts of it are repeated where it is used.
     descent = jax.lax.optimization_barrier(descent)
     descent_norm = norm(descent)
-    distance = norm_near(displacement(), state.rule.length)
+    # Where nothing was kept yet, the number is set to zero and not the vector, which then needs no
+    # memory of its own.
+    distance = jnp.where(state.rule.count == 0, 0, norm_near(displacement(), state.rule.length))
     back = (distance > 0) & rule.calibrate
 
     def line() -> PyTree:
@@ -272,7 +292,9 @@ def step_along(
     seen = measure(line)
     if gradient is not None:
         slope = dot(gradient, unit(descent, descent_norm))
-        along_last = dot(gradient, unit(displacement(), distance))
+        # The way back, not its opposite, which would be shared with its norm and so be kept whole.
+        way_back = jax.tree.map(jnp.subtract, widen(state.params), widen(params))
+        along_last = -dot(gradient, unit(way_back, distance))
         seen = seen._replace(slope=jnp.where(back, along_last, slope))
         there = seen._replace(slope=slope)
     else:
@@ -290,10 +312,9 @@ def step_along(
         curvature_variance=there.curvature_variance,
         direction_norm=descent_norm,
     )
-    updates, new_rule, finite = rule.step(
+    updates, kept, new_rule, finite = rule.step(
         state.rule, behind, ahead, descent, params, state.params, finite
     )
-    kept = select_state(finite, params, state.params)
     return updates, ExpectedImprovementState(kept, new_rule), finite
 
 

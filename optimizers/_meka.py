@@ -122,7 +122,7 @@ def meka(
             direction_norm=direction_norm,
         )
         behind = _look_behind(state.filter, params, stats)
-        updates, new_rule, finite = rule.step(
+        updates, _, new_rule, finite = rule.step(
             state.rule, behind, ahead, descent, params, state.filter.params, finite
         )
         refused = state.filter._replace(
