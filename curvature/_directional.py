@@ -115,15 +115,14 @@ def directional(
 
 
 def batch_value(
-    value_fn: ValueFn, params: PyTree, axis_name: AxisName | None = None
+    losses: jax.Array, axis_name: AxisName | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Mean loss of a batch and the variance of that mean, scalars in float32 or wider.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> [x.item() for x in batch_value(lambda w: w * jnp.array([1.0, 3.0]), jnp.array(1.0))]
+      >>> [x.item() for x in batch_value(jnp.array([1.0, 3.0]))]
       [2.0, 1.0]
     """
-    losses = per_example_losses(value_fn)(as_local(params, axis_name))
     mean, variance = mean_and_variance(widen(losses), axis_name)
     return jnp.asarray(mean), jnp.asarray(variance)

@@ -1,6 +1,7 @@
 """What a value function and parameters must be, checked while tracing, at no run-time cost."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,27 +45,36 @@ def per_example_losses(value_fn: ValueFn) -> ValueFn:
     """
 
     def losses(params: PyTree) -> jax.Array:
-        values = value_fn(params)
-        if isinstance(values, tuple | list | dict):
-            raise TypeError(
-                f"mekax: expected value_fn(params) to return one array of losses, shape (batch,), "
-                f"got a {type(values).__name__}. Return the losses alone; auxiliary values, as "
-                f"with has_aux=True, come from the gradient's own evaluation."
-            )
-        shape, dtype = jnp.shape(values), jnp.result_type(values)
-        if len(shape) > 1 or 0 in shape:
-            raise ValueError(
-                f"mekax: expected value_fn(params) to return one loss per example, shape (batch,) "
-                f"with batch >= 1, or a scalar for a noise-free objective; got shape {shape}. "
-                f"Reduce all axes but the batch, for example losses.mean(axis=-1)."
-            )
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"mekax: expected value_fn(params) to return real floating-point losses, got dtype "
-                f"{dtype}. Return the losses themselves rather than counts or labels."
-            )
-        # Vectors pass untouched: a wrapper around them would hide from XLA that the caller's own
-        # gradient is the same expression, and the gradient would be computed twice.
-        return values if shape else jnp.reshape(values, (1,))
+        return check_losses(value_fn(params))
 
     return losses
+
+
+def check_losses(values: Any, name: str = "value_fn(params) to return") -> jax.Array:
+    """Return losses of shape (n,), with the shape checked; a scalar becomes shape (1,).
+
+    Args:
+      values: what should be losses.
+      name: what was expected to be losses, for the message: a subject and a verb.
+    """
+    if isinstance(values, tuple | list | dict):
+        raise TypeError(
+            f"mekax: expected {name} one array of losses, shape (batch,), "
+            f"got a {type(values).__name__}. Return the losses alone; auxiliary values, as "
+            f"with has_aux=True, come from the gradient's own evaluation."
+        )
+    shape, dtype = jnp.shape(values), jnp.result_type(values)
+    if len(shape) > 1 or 0 in shape:
+        raise ValueError(
+            f"mekax: expected {name} one loss per example, shape (batch,) "
+            f"with batch >= 1, or a scalar for a noise-free objective; got shape {shape}. "
+            f"Reduce all axes but the batch, for example losses.mean(axis=-1)."
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"mekax: expected {name} real floating-point losses, got dtype "
+            f"{dtype}. Return the losses themselves rather than counts or labels."
+        )
+    # Vectors pass untouched: a wrapper around them would hide from XLA that the caller's own
+    # gradient is the same expression, and the gradient would be computed twice.
+    return values if shape else jnp.reshape(values, (1,))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..optimizers import metrics
+from ..optimizers import losses_and_grad, metrics
 from .data_order import batches
 from .problems import Problem
 from .problems.evaluation import first, measures
@@ -166,8 +166,11 @@ def one_step(problem: Problem, tx: optax.GradientTransformationExtraArgs) -> Cal
         def value_fn(params: PyTree) -> jax.Array:
             return problem.losses(params, batch, batch_key)
 
-        loss, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn, value=loss)
+        losses, grads = losses_and_grad(value_fn)(params)
+        loss = jnp.mean(losses)
+        updates, state = tx.update(
+            grads, state, params, value_fn=value_fn, losses=losses, value=loss
+        )
         params: PyTree = optax.apply_updates(params, updates)
         return Carry(params, state, key, count + 1), loss
 

@@ -121,7 +121,7 @@ def _trained(problem: Any, seed: jax.Array, rows: jax.Array) -> Any:
     import jax
     import optax
 
-    from ..optimizers import adameka
+    from ..optimizers import adameka, losses_and_grad
 
     tx, key = adameka(), jax.random.key(seed)
 
@@ -132,8 +132,8 @@ def _trained(problem: Any, seed: jax.Array, rows: jax.Array) -> Any:
         def value_fn(params: Any) -> jax.Array:
             return problem.losses(params, batch, key)  # which makes no use of the key
 
-        grads = jax.grad(lambda p: value_fn(p).mean())(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        losses, grads = losses_and_grad(value_fn)(params)
+        updates, state = tx.update(grads, state, params, value_fn=value_fn, losses=losses)
         return (optax.apply_updates(params, updates), state), None
 
     params = problem.init(key)

@@ -12,6 +12,7 @@ from ._average import average_iterates, eval_params
 from ._expected_improvement import scale_by_expected_improvement
 from ._kalman_filter import scale_by_kalman_filter
 from ._line_model import LineModel
+from ._losses_and_grad import losses_and_grad
 from ._meka import meka
 from ._metrics import metrics
 from ._nnx import nnx_value_fn
@@ -26,6 +27,7 @@ __all__ = [
     "expected_improvement",
     "improvement_threshold",
     "log_expected_improvement",
+    "losses_and_grad",
     "meka",
     "metrics",
     "nnx_value_fn",

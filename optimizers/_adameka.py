@@ -7,11 +7,12 @@ import optax
 
 from ..curvature import DirectionalStatistics, directional
 from ..curvature._directional import batch_value
-from ..curvature._mapped_axis import AxisName
+from ..curvature._mapped_axis import AxisName, as_local
 from ..curvature._push_forward import Differentiation, check_differentiation
 from ..curvature._trees import PyTree, cast_like, dot, size, widen, zeros_like
+from ..curvature._validation import check_losses, per_example_losses
 from ._acquisitions import Acquisition, AcquisitionName
-from ._arguments import require_gradient, require_value_fn
+from ._arguments import require_gradient, require_shape, require_value_fn
 from ._ema import debias, update_ema
 from ._expected_improvement import ExpectedImprovementState, StepRule, step_along, step_rule
 from ._mask import masked
@@ -75,22 +76,24 @@ def adameka(
       axis_name: see `meka`.
 
     Returns:
-      A transformation used exactly as `meka`.
+      A transformation used exactly as `meka`. Its `update` takes one more argument, which changes
+      nothing but what a step costs: `losses`, what `value_fn` returns at `params`, from
+      `losses_and_grad`. Without it they are computed again, unless the compiler shares them.
 
     Raises:
-      ValueError, TypeError: as `meka`.
+      ValueError, TypeError: as `meka`; for losses that `value_fn` would not return.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
-      >>> from mekax.optimizers import adameka
+      >>> from mekax.optimizers import adameka, losses_and_grad
       >>> tx = adameka()
       >>> params = jnp.array([1.0, -1.0])
       >>> state = tx.init(params)
       >>> value_fn = lambda w: jnp.sum(jnp.array([1.0, 100.0]) * w**2)
       >>> @jax.jit
       ... def step(params, state):
-      ...     grads = jax.grad(value_fn)(params)
-      ...     updates, state = tx.update(grads, state, params, value_fn=value_fn)
+      ...     losses, grads = losses_and_grad(value_fn)(params)
+      ...     updates, state = tx.update(grads, state, params, value_fn=value_fn, losses=losses)
       ...     return optax.apply_updates(params, updates), state
       >>> for _ in range(200):
       ...     params, state = step(params, state)
@@ -122,13 +125,18 @@ def along_momentum(
             rule=ExpectedImprovementState(zeros_like(params), state),
         )
 
-    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+    def update_fn(updates, state, params=None, *, value_fn=None, losses=None, **extra_args):
         del extra_args
         value_fn = require_value_fn("adameka", params, value_fn)
         require_gradient("adameka", updates, params)
         gradient = widen(updates)
         square = dot(gradient, gradient)
-        value, value_variance = batch_value(value_fn, params, axis_name)
+        if losses is None:
+            losses = per_example_losses(value_fn)(as_local(params, axis_name))
+        else:
+            losses = check_losses(losses, "losses to be")
+            value_fn = require_shape(value_fn, losses)
+        value, value_variance = batch_value(losses, axis_name)
         # Known before the averages are touched, so that they are written once, where they are.
         finite = jnp.isfinite(square) & jnp.isfinite(value)
         state = _average(state, gradient, square, finite)
@@ -169,14 +177,15 @@ def _average(
     def update(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
         return jnp.where(finite, update_ema(average, value, decay), average)
 
+    def update_square(average: jax.Array, g: jax.Array) -> jax.Array:
+        # Not of g², which would be shared with its sum and so be written to memory.
+        decay = _SECOND_MOMENT_DECAY
+        return jnp.where(finite, decay * average + ((1 - decay) * g) * g, average)
+
     return state._replace(
         count=jnp.where(finite, jnp.asarray(optax.safe_increment(state.count)), state.count),
         momentum=jax.tree.map(lambda m, g: update(m, g, _MOMENTUM_DECAY), state.momentum, gradient),
-        second_moment=jax.tree.map(
-            lambda v, g: update(v, jnp.square(g), _SECOND_MOMENT_DECAY),
-            state.second_moment,
-            gradient,
-        ),
+        second_moment=jax.tree.map(update_square, state.second_moment, gradient),
         square=update(state.square, square, _SECOND_MOMENT_DECAY),
     )
 

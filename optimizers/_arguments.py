@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import ValueFn
+from ..curvature._validation import per_example_losses
 
 
 def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueFn:
@@ -43,6 +44,22 @@ def require_gradient(name: str, updates: Any, params: Any) -> None:
             f"got {_described(given, leaf)} at {leaf or 'the root'} where params has "
             f"{_described(expected, leaf)}. Pass what jax.grad returns for these params."
         )
+
+
+def require_shape(value_fn: ValueFn, losses: jax.Array) -> ValueFn:
+    """Wrap `value_fn` so that it raises unless it returns as many losses as these."""
+
+    def checked(params: Any) -> jax.Array:
+        values = per_example_losses(value_fn)(params)
+        if values.shape != losses.shape:
+            raise ValueError(
+                f"mekax: expected losses to be what value_fn returns, of shape {values.shape}, got "
+                f"shape {losses.shape}. Pass the losses of all examples of the batch, not their "
+                "mean: losses, grads = losses_and_grad(value_fn)(params)."
+            )
+        return values
+
+    return checked
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

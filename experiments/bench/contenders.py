@@ -17,6 +17,7 @@ from ...curvature import per_example
 from ...optimizers import (
     adameka,
     average_iterates,
+    losses_and_grad,
     meka,
     metrics,
     scale_by_expected_improvement,
@@ -32,7 +33,9 @@ Make = Callable[[Case], tuple[Callable[[PyTree], PyTree], Step]]  # state of par
 
 
 def _in_a_loop(
-    tx: optax.GradientTransformation, read: Callable[[PyTree], Any] | None = None
+    tx: optax.GradientTransformation,
+    read: Callable[[PyTree], Any] | None = None,
+    give_losses: bool = True,
 ) -> Make:
     """The loop of every user: one gradient, one update, with all arguments it may ask for."""
     transformation = optax.with_extra_args_support(tx)
@@ -44,9 +47,10 @@ def _in_a_loop(
             def value_fn(p: PyTree) -> jax.Array:
                 return case.losses(p, batch)
 
-            value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+            losses, grads = losses_and_grad(value_fn)(params)
+            given = {"losses": losses} if give_losses else {}
             updates, state = transformation.update(
-                grads, state, params, value_fn=value_fn, value=value
+                grads, state, params, value_fn=value_fn, value=jnp.mean(losses), **given
             )
             if read is not None:
                 known = read(state)
@@ -64,8 +68,13 @@ def _arithmetic(tx: optax.GradientTransformation) -> Make:
     def make(case: Case):
         def step(carry: Carry, batch: PyTree) -> Carry:
             params, state, known = carry
-            # What depends on the parameters is computed at every step.
-            grads = jax.tree.map(lambda p: 0.1 * p + 0.01, params)
+            # What depends on the parameters is computed at every step, and no compiler fuses what
+            # comes out of a branch with what follows: it is written once, as a gradient is.
+            grads = jax.lax.cond(
+                known < 1,
+                lambda: jax.tree.map(lambda p: 0.1 * p + 0.01, params),
+                lambda: params,
+            )
             examples = jax.tree.leaves(batch)[0].shape[0]
 
             def value_fn(p: PyTree) -> jax.Array:
@@ -163,6 +172,7 @@ _CONTENDERS: dict[str, Make] = {
     "adameka": _in_a_loop(adameka()),
     "adameka, averaged": _in_a_loop(optax.chain(adameka(), average_iterates())),
     "adameka, metrics read": _in_a_loop(adameka(), _read),
+    "adameka, losses not given": _in_a_loop(adameka(), give_losses=False),
     "adameka, looking always": _in_a_loop(_looking(1)),
     "adam + rule": _in_a_loop(optax.chain(optax.scale_by_adam(), scale_by_expected_improvement())),
     "meka": _in_a_loop(meka()),

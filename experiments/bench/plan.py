@@ -13,6 +13,7 @@ ALL = (
     *_PLAIN,
     "adameka, averaged",
     "adameka, metrics read",
+    "adameka, losses not given",
     "adameka, looking always",
     "adam + rule",
     "sophia",
