@@ -5,6 +5,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -185,9 +186,7 @@ def _check_scalar(name: str, value: Any) -> None:
             f"mekax: expected {name!r} to be a scalar, got an array of shape {value.shape}. "
             "Record its mean or norm, or use Recorder.extend for one value a step."
         )
-    if not any(
-        jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)
-    ):
+    if not _is_real(value.dtype):
         raise TypeError(
             f"mekax: expected {name!r} to be a real number, got dtype {value.dtype}. "
             "Record real scalars only."
@@ -197,6 +196,18 @@ def _check_scalar(name: str, value: Any) -> None:
             f"mekax: expected {name!r} to be there still, but its buffer was donated to a later "
             "step. Record the metrics of a state before the next step takes it."
         )
+
+
+# What numpy says of a dtype takes as long as everything else about a scalar, and is asked at
+# every step.
+@cache
+def _is_real(dtype: np.dtype) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+@cache
+def _dtype_name(dtype: np.dtype) -> str:
+    return str(dtype)
 
 
 @jax.jit
@@ -209,7 +220,7 @@ def _together(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
 def _names_by_dtype(scalars: Mapping[str, jax.Array]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name in sorted(scalars):
-        names.setdefault(str(scalars[name].dtype), []).append(name)
+        names.setdefault(_dtype_name(scalars[name].dtype), []).append(name)
     return names
 
 
@@ -228,7 +239,7 @@ def _drain(file: RecordFile, pending: deque[_Record], wait_above: int) -> None:
             return
         scalars = dict(record.on_host)
         for dtype, array in record.on_device.items():
-            values = map(_number, np.asarray(array))
+            values = map(_number, np.asarray(array).tolist())
             scalars |= zip(record.names[dtype], values, strict=True)
         file.append(encode(record.step, scalars))
         pending.popleft()

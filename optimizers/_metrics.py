@@ -47,14 +47,26 @@ def metrics(state: Any) -> dict[str, jax.Array]:
       >>> round(float(metrics(state)["step_size"]), 2), float(metrics(state)["curvature"])
       (0.15, 2.0)
     """
-    found: dict[str, jax.Array] = {}
-    nodes = [state]
+    return _read(_knowing(state))
+
+
+def _knowing(state: Any) -> list[Any]:
+    """States within a state that have metrics."""
+    found, nodes = [], [state]
     while nodes:
         node = nodes.pop()
         if hasattr(node, "metrics"):
-            found |= node.metrics()
+            found.append(node)
         if isinstance(node, dict):
             nodes += node.values()
         elif isinstance(node, (tuple, list)):
             nodes += node
+    return found
+
+
+@jax.jit  # one program, because a loop that reads them outside of its own waits for each operation
+def _read(states: list[Any]) -> dict[str, jax.Array]:
+    found: dict[str, jax.Array] = {}
+    for state in states:
+        found |= state.metrics()
     return found
