@@ -19,10 +19,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {matches[0]!r}? " if matches else ""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Error for a name that is not among the known ones."""
+def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> UsageError:
+    """Error for a name that is not among the known ones; `more` says where there are others."""
     known = list(known)
     return UsageError(
         f"expected the name of {kind}, got {name!r}. {did_you_mean(name, known)}"
-        f"Known names: {', '.join(known)}."
+        f"Known names: {', '.join(known)}.{more and ' '}{more}"
     )

@@ -67,7 +67,8 @@ def parse(text: str) -> OptimizerSpec:
     """
     kind, colon, rate = text.partition(":")
     if kind not in KINDS:
-        raise unknown_name("an optimizer", kind, KINDS)
+        others = "Others are compared by mekax benchmark --methods."
+        raise unknown_name("an optimizer", kind, KINDS, others)
     if kind in RATE_FREE:
         if colon:
             raise UsageError(

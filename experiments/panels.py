@@ -11,17 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from . import curves
+from .palette import BY_OPTIMIZER
 from .summary import Row
 
-# A palette that color-blind readers can tell apart (Okabe and Ito).
-COLORS = {
-    "meka": "#0072B2",
-    "adameka": "#009E73",
-    "adam": "#D55E00",
-    "adamw": "#CC79A7",
-    "sgd": "#E69F00",
-    "momentum": "#56B4E9",
-}
 _DASHES = ("-", "--", ":", "-.")  # for several learning rates of one kind
 
 
@@ -45,7 +37,7 @@ def styles(rows: Sequence[Row]) -> list[Style]:
     for row in rows:
         count = seen.get(row.spec.kind, 0)
         seen[row.spec.kind] = count + 1
-        result.append(Style(COLORS[row.spec.kind], _DASHES[count % len(_DASHES)]))
+        result.append(Style(BY_OPTIMIZER[row.spec.kind], _DASHES[count % len(_DASHES)]))
     return result
 
 

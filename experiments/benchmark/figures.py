@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..panels import COLORS
+from ..palette import BY_OPTIMIZER
 from ..plots import figure as new_figure
 from ..plots import save
 from . import methods, overall
@@ -110,4 +110,6 @@ def _color(row: Row) -> str:
         return _OTHERS[methods.PEERS.index(row.method) % len(_OTHERS)]
     if row.method in methods.DIRECTIONS:
         return ("#B15928", "#6A3D9A", "#FB9A99", "#1B9E77")[methods.DIRECTIONS.index(row.method)]
-    return COLORS.get(row.method.partition("-")[0], "#999999")  # variations of no name of ours
+    return BY_OPTIMIZER.get(
+        row.method.partition("-")[0], "#999999"
+    )  # variations of no name of ours

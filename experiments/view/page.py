@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import palette
 from ..recording import Recording
 from .findings import findings
 from .quantities import Drawn
@@ -24,10 +25,6 @@ from .thinning import POINTS, thin
 from .traces import Trace
 
 _DIGITS = 5
-COLORS = (  # eight that color-blind readers can tell apart (Okabe and Ito), then darker ones
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#9A8B00",
-    "#00395A", "#6B2F00", "#004F3A", "#663D54", "#735000", "#2B5A75", "#222222", "#4D4600",
-)  # fmt: skip
 
 
 class Group(NamedTuple):
@@ -46,8 +43,8 @@ class Group(NamedTuple):
 
 def colors(runs: Sequence[Recording]) -> list[str]:
     """Color of each run, the same within a family."""
-    families = list(dict.fromkeys(run.family for run in runs))
-    return [COLORS[families.index(run.family) % len(COLORS)] for run in runs]
+    chosen = palette.colors(run.family for run in runs)
+    return [chosen[run.family] for run in runs]
 
 
 def page(groups: Sequence[Group], made_by: str) -> str:
