@@ -94,6 +94,7 @@ class Measured:
       compile_seconds: of the loop.
       memory: bytes that it needs, if known.
       memory_to_adam: relative to Adam's, if known.
+      device_peak: bytes that the device says it needed at most, if it does.
     """
 
     case: str
@@ -108,6 +109,7 @@ class Measured:
     compile_seconds: float
     memory: int | None
     memory_to_adam: float | None
+    device_peak: int | None = None
 
 
 def in_turns(case: Case, batch_size: int, names: Sequence[str], rounds: int) -> list[Measured]:

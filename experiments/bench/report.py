@@ -67,6 +67,8 @@ def document(found: Found) -> str:
             lambda row: _times(row.memory_to_adam),
             lambda name: _times(whole[name]["memory"]),
         )
+        if any(row.device_peak for row in rows):
+            lines += _by_place("peak on the device", rows, _megabytes_of_device, lambda name: "")
         lines += _by_place(
             "seconds to compile", rows, lambda row: f"{row.compile_seconds:.1f}", lambda name: ""
         )
@@ -135,6 +137,10 @@ def _compared(rows: Sequence[Compared]) -> list[str]:
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     rows = [head, ["---"] * len(head), *body]
     return [*(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _megabytes_of_device(row: Measured) -> str:
+    return "" if row.device_peak is None else f"{row.device_peak / 1e6:.0f} MB"
 
 
 def _times(ratio: float | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from . import backpack, cases, report
-from .measure import in_turns
-from .plan import BACKPACK, parts
+from . import backpack, cases, device_peak, report
+from .measure import Measured, in_turns
+from .plan import BACKPACK, Part, parts
 
 
 def bench(
@@ -43,6 +44,7 @@ def bench(
             )
             case = cases.CASES[part.case]() if part.width is None else cases.mlp(part.width)
             measured = in_turns(case, part.batch_size, part.contenders, rounds)
+            measured = [_with_peak(part, one, console) for one in measured]
             found.setdefault(part.table, []).extend(measured)
             report.write(found, out, command)
         if BACKPACK in tables or not (tables or quick):
@@ -56,3 +58,11 @@ def bench(
     report.draw(found, out)
     console.print(report.document(found), highlight=False, soft_wrap=True, markup=False)
     return True
+
+
+def _with_peak(part: Part, measured: Measured, console: Console) -> Measured:
+    try:
+        return replace(measured, device_peak=device_peak.of_part(part, measured.contender))
+    except RuntimeError as error:
+        console.print(str(error), highlight=False, markup=False)
+        return measured

@@ -1,10 +1,21 @@
+import dataclasses
 import io
 import json
+import subprocess
 
 import jax
 import jax.numpy as jnp
 import pytest
-from mekax.experiments.bench import backpack, cases, contenders, measure, plan, report, run
+from mekax.experiments.bench import (
+    backpack,
+    cases,
+    contenders,
+    device_peak,
+    measure,
+    plan,
+    report,
+    run,
+)
 from rich.console import Console
 
 NAMES = sorted({name for part in plan.parts() for name in part.contenders})
@@ -105,6 +116,42 @@ def test_draws(tmp_path):
     rows = [measured("adam", n, 1.0) for n in (32, 128)] + [measured(memory=None)]
     report.draw({plan.TABLE: rows, "parameters": rows}, tmp_path)
     assert (tmp_path / report.PICTURE).stat().st_size > 5_000
+
+
+PART = plan.Part(plan.TABLE, "mlp", 4, 8, ("adam",))
+
+
+def test_a_cpu_has_no_peak_to_tell(capsys):
+    assert device_peak.of_part(PART, "adam") is None
+    device_peak.main("mlp", "4", "8", "adam")
+    assert capsys.readouterr().out == "null\n"
+
+
+def test_the_peak_is_that_of_a_process_of_its_own(monkeypatch):
+    def told(command, env, **options):
+        assert command[1:] == ["-m", device_peak.__name__, "mlp", "4", "8", "adam"]
+        assert env["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+        return subprocess.CompletedProcess(command, 0, "a warning\n5000000\n", "")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(device_peak.subprocess, "run", told)
+    peak = device_peak.of_part(PART, "adam")
+    assert peak == 5_000_000
+    row = dataclasses.replace(measured(), device_peak=peak)
+    assert "| adameka | 5 MB |" in report.document({plan.TABLE: [row]})
+
+
+def test_a_training_that_does_not_fit_costs_its_peak_alone(tmp_path, monkeypatch):
+    def failed(command, **options):
+        return subprocess.CompletedProcess(command, 1, "", "Traceback\nout of memory\n")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(device_peak.subprocess, "run", failed)
+    monkeypatch.setattr(run, "in_turns", lambda *args: [measured("adam", to_adam=1.0)])
+    out = io.StringIO()
+    assert run.bench(tmp_path, True, 3, Console(file=out), [])
+    assert "the peak of adam was not measured: out of memory" in out.getvalue()
+    assert "| adam | 1.00 |" in out.getvalue()
 
 
 def test_peers_of_another_framework_are_measured_where_they_are_installed(tmp_path, monkeypatch):
