@@ -25,20 +25,31 @@ _TOLERANCE = 0.1  # relative deviation of the length moved up to which a step co
 
 
 def logarithmic_clock(lessons: jax.Array) -> jax.Array:
-    """How far the k-th lesson moves the logarithm of the trust, at most: 3/(k + 15).
+    """How far the k-th lesson moves the logarithm of the trust, at most: 2/(k + 10).
 
     As fast as it must be at first. In the end, where the loss no longer falls, the slope after a
     step is half its curvature whatever its length, the fraction in `choose_length` is 0.4/1.5, and
-    the trust falls like k^(−3·0.4/1.5) = k^−0.8: between k^−½ and k^−1, as for Robbins and Monro.
+    the trust falls like k^(−2·0.4/1.5) = k^−0.53: between k^−½ and k^−1, as for Robbins and Monro.
     """
-    return 3 / (lessons + 15)
+    return 2 / (lessons + 10)
+
+
+def newest_hundredth(lessons: jax.Array) -> jax.Array:
+    """Weight of a lesson, after k others, in the averages of slope and curvature: 100/(k + 100).
+
+    One batch sees mostly noise where steps are short: its slope after the step has a mean of the
+    order of ‖δ‖² and a deviation of the order of ‖δ‖. The fraction of such numbers vanishes with
+    the step, and the trust would fall like 1/log k. A fixed part of all lessons sees the mean.
+    """
+    return 100 / (lessons + 100)
 
 
 class Constants(NamedTuple):
     """Constants of the rule, the same for every problem; others are for ablations.
 
     Attributes:
-      lesson_rate: weight of the k-th lesson.
+      lesson_rate: how far the k-th lesson moves the trust.
+      memory: weight of a lesson in the averages that it is taken from, by those before.
       overshoot: slope after the step that is aimed at, as a part of the curvature's share.
       first_step: in Newton steps; curvature measured at the start is no good guide far from it.
       reach: Newton steps that none may exceed; the first steps 1, and 1/10 more by each lesson.
@@ -47,6 +58,7 @@ class Constants(NamedTuple):
     """
 
     lesson_rate: Callable[[jax.Array], jax.Array] = logarithmic_clock
+    memory: Callable[[jax.Array], jax.Array | float] = newest_hundredth
     overshoot: float = 0.1
     first_step: float = 0.3
     reach: float = 3.0
@@ -67,6 +79,8 @@ class StepRuleState(NamedTuple):
       value: N(u, s), filtered loss.
       value_noise: moving average of r, uncorrected.
       curvature: moving average of |v·Bv|, uncorrected.
+      slope_after: g·δ after steps, averaged over the last lessons.
+      curvature_after: δ·Bδ of these, averaged alike.
       log_trust: logarithm of the trust τ, the step size at which the trust interval ends.
       caution: halvings of the trust interval that refused steps have left, fading with good ones.
       trusted: the length at which the last trust interval ended by τ.
@@ -85,6 +99,8 @@ class StepRuleState(NamedTuple):
     value: ValueBelief
     value_noise: jax.Array
     curvature: jax.Array
+    slope_after: jax.Array
+    curvature_after: jax.Array
     log_trust: jax.Array
     caution: jax.Array
     trusted: jax.Array
@@ -145,6 +161,8 @@ def init_step_rule(dtype: jnp.dtype) -> StepRuleState:
         value=ValueBelief(zero(), zero()),
         value_noise=zero(),
         curvature=zero(),
+        slope_after=zero(),
+        curvature_after=zero(),
         log_trust=zero(),
         caution=zero(),
         trusted=zero(),
@@ -232,12 +250,13 @@ def choose_length(
     line the slope is 0; where it is half the curvature, the step gained nothing. The aim is a
     little beyond the minimum, because going to that of every line is short-sighted:
 
-        log τ ← log τ − η_k (g·δ − 0.1 κ) / (|g·δ| + |δ·Bδ|),    κ = max(δ·Bδ, 0)
+        log τ ← log τ − η_k (s − 0.1 max(c, 0)) / (|s| + |c|),    s = ⟨g·δ⟩,  c = ⟨δ·Bδ⟩
 
-    with η_k = 3/(k + 15), k counting such lessons. The fraction lies in [−1.1, 1], so no batch can
-    throw τ far, and errors of slope and curvature are corrected together: over-promised descent,
-    stale curvature, a loss that is not quadratic. Where all descent is noise, τ falls as a power of
-    k: the rate knows no time scale of its own, so short and long trainings anneal alike.
+    with η_k = 2/(k + 10), k counting such lessons, and averages ⟨·⟩ over the newest hundredth of
+    them, in which a lesson has the weight 100/(k + 99). The fraction lies in [−1.1, 1], so no batch
+    can throw τ far, and errors of slope and curvature are corrected together: over-promised
+    descent, stale curvature, a loss that is not quadratic. Where all descent is noise, τ falls as a
+    power of k: the rate knows no time scale of its own, so short and long trainings anneal alike.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is.
@@ -289,8 +308,11 @@ def choose_length(
         ours = jnp.zeros_like(ours)
     # A step that something else kept short says nothing for a longer interval.
     kept_short = state.length < (1 - _TOLERANCE) * state.trusted
-    scale = jnp.abs(seen.slope) + jnp.abs(seen.curvature)
-    surplus = seen.slope - constants.overshoot * jnp.maximum(seen.curvature, 0)
+    weight = jnp.where(ours, constants.memory(state.lessons), 0)
+    slope_after = state.slope_after + weight * (seen.slope - state.slope_after)
+    curvature_after = state.curvature_after + weight * (seen.curvature - state.curvature_after)
+    scale = jnp.abs(slope_after) + jnp.abs(curvature_after)
+    surplus = slope_after - constants.overshoot * jnp.maximum(curvature_after, 0)
     surplus = surplus / jnp.where(scale > 0, scale, 1)
     surplus = jnp.where(kept_short, jnp.maximum(surplus, 0), surplus)
     # What others do takes back a lesson, so that steps that are ours by chance come to nothing.
@@ -351,6 +373,8 @@ def choose_length(
         value=value,
         value_noise=value_noise,
         curvature=curvature,
+        slope_after=slope_after,
+        curvature_after=curvature_after,
         log_trust=log_trust,
         caution=caution,
         trusted=trusted,
