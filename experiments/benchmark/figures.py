@@ -110,6 +110,5 @@ def _color(row: Row) -> str:
         return _OTHERS[methods.PEERS.index(row.method) % len(_OTHERS)]
     if row.method in methods.DIRECTIONS:
         return ("#B15928", "#6A3D9A", "#FB9A99", "#1B9E77")[methods.DIRECTIONS.index(row.method)]
-    return BY_OPTIMIZER.get(
-        row.method.partition("-")[0], "#999999"
-    )  # variations of no name of ours
+    kind = row.method.partition("-")[0]
+    return BY_OPTIMIZER.get(kind, "#999999")  # variations of no name of ours
