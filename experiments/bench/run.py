@@ -44,8 +44,10 @@ def bench(
             )
             case = cases.CASES[part.case]() if part.width is None else cases.mlp(part.width)
             measured = in_turns(case, part.batch_size, part.contenders, rounds)
-            measured = [_with_peak(part, one, console) for one in measured]
-            found.setdefault(part.table, []).extend(measured)
+            rows = found.setdefault(part.table, [])
+            rows.extend(measured)
+            report.write(found, out, command)  # before the peaks, which take a process each
+            rows[-len(measured) :] = [_with_peak(part, one, console) for one in measured]
             report.write(found, out, command)
         if BACKPACK in tables or not (tables or quick):
             console.print(f"{BACKPACK}: {backpack.found_or_missing()}", highlight=False)

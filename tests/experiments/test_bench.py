@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import subprocess
+import types
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,7 @@ def test_the_peak_is_that_of_a_process_of_its_own(monkeypatch):
         return subprocess.CompletedProcess(command, 0, "a warning\n5000000\n", "")
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(device_peak.subprocess, "run", told)
+    monkeypatch.setattr(device_peak, "subprocess", types.SimpleNamespace(run=told))
     peak = device_peak.of_part(PART, "adam")
     assert peak == 5_000_000
     row = dataclasses.replace(measured(), device_peak=peak)
@@ -146,7 +147,7 @@ def test_a_training_that_does_not_fit_costs_its_peak_alone(tmp_path, monkeypatch
         return subprocess.CompletedProcess(command, 1, "", "Traceback\nout of memory\n")
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(device_peak.subprocess, "run", failed)
+    monkeypatch.setattr(device_peak, "subprocess", types.SimpleNamespace(run=failed))
     monkeypatch.setattr(run, "in_turns", lambda *args: [measured("adam", to_adam=1.0)])
     out = io.StringIO()
     assert run.bench(tmp_path, True, 3, Console(file=out), [])
