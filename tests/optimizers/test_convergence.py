@@ -70,6 +70,7 @@ def test_contract_targets_are_reached(make, target):
         lambda leaf, end: np.abs(leaf - end).reshape(steps, -1).max(axis=1), path, solution
     )
     assert np.min(np.max(jax.tree.leaves(errors), axis=0)) < 3e-2
-    # Along the valley of Rosenbrock's function a step leads away now and then, at little loss.
     assert float(value_fn(params)) < 1e-2
+    if target != "rosenbrock":  # along whose valley a step leads away now and then, at little loss
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-2), params, solution)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
