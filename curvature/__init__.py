@@ -1,30 +1,34 @@
-"""What is known about f, ∇f and ∇²f·v: measurement and filtering."""
+"""Measure and believe: what batches say of f, ∇f and ∇²f·v, and what a filter makes of it."""
 
 from ._batch_statistics import BatchStatistics
 from ._check_per_example import check_per_example
-from ._covariance import Covariance
-from ._dense import (
-    DenseStatistics,
-    dense_gradient_filter,
-    dense_statistics,
-    dense_value_filter,
-)
-from ._directional import DirectionalStatistics, directional, directional_derivatives
+from ._covariance import COVARIANCES, Covariance
+from ._derivatives import Differentiation, directional_derivatives, gradient_and_product, hvp
 from ._exact import exact
-from ._gradient_filter import GradientBelief, correct_gradient, predict_gradient
+from ._gaussian import (
+    GradientBelief,
+    ValueBelief,
+    correct_gradient,
+    correct_value,
+    predict_gradient,
+    predict_value,
+)
+from ._line import LineBelief, observe
+from ._mapped_axis import AxisName
 from ._moments import Moments, mean_and_variance, merge_moments, moments, variance_of_mean
 from ._per_example import PerExample, per_example
-from ._products import gradient_and_product, hvp
 from ._sketched import sketched
+from ._tree import quadratic_form
 from ._validation import ValueFn
-from ._value_filter import ValueBelief, correct_value, predict_value
 
 __all__ = [
+    "COVARIANCES",
+    "AxisName",
     "BatchStatistics",
     "Covariance",
-    "DenseStatistics",
-    "DirectionalStatistics",
+    "Differentiation",
     "GradientBelief",
+    "LineBelief",
     "Moments",
     "PerExample",
     "ValueBelief",
@@ -32,10 +36,6 @@ __all__ = [
     "check_per_example",
     "correct_gradient",
     "correct_value",
-    "dense_gradient_filter",
-    "dense_statistics",
-    "dense_value_filter",
-    "directional",
     "directional_derivatives",
     "exact",
     "gradient_and_product",
@@ -43,9 +43,11 @@ __all__ = [
     "mean_and_variance",
     "merge_moments",
     "moments",
+    "observe",
     "per_example",
     "predict_gradient",
     "predict_value",
+    "quadratic_form",
     "sketched",
     "variance_of_mean",
 ]

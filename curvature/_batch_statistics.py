@@ -2,7 +2,7 @@ from typing import NamedTuple
 
 import jax
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 
 class BatchStatistics(NamedTuple):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 
 def check_per_example(

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from ._trees import PyTree, size, zeros_like
+from ._tree import PyTree, size, zeros_like
 
 Covariance = Literal["scalar", "per_leaf", "diagonal"]
 COVARIANCES: tuple[str, ...] = get_args(Covariance)

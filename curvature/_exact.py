@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import optax
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
@@ -7,8 +8,8 @@ from ._mapped_axis import AxisName, as_local
 from ._moments import Moments, merge_moments, merge_over_axis, moments, variance_of_mean
 from ._outer_products import map_examples
 from ._per_example import PerExample
-from ._push_forward import Differentiation, push_forward
-from ._trees import PyTree, cast_like
+from ._derivatives import Differentiation, push_forward
+from ._tree import PyTree
 from ._validation import per_example_losses
 
 
@@ -17,7 +18,7 @@ def exact(
     params: PyTree,
     displacement: PyTree,
     covariance: Covariance = "scalar",
-    differentiation: Differentiation = "forward",
+    differentiation: Differentiation = "auto",
     axis_name: AxisName | None = None,
 ) -> BatchStatistics:
     """Exact statistics of a batch from every example's gradient and Hessian-vector product.
@@ -60,7 +61,7 @@ def exact(
             f"made by mekax.curvature.per_example(loss_fn, batch), got {type(value_fn).__name__}. "
             "Build it that way, or use statistics='sketched'."
         )
-    tangent = cast_like(displacement, params)
+    tangent = optax.tree.cast_like(displacement, params)
     params, tangent = as_local((params, tangent), axis_name)
 
     def observe(example: PyTree) -> tuple:

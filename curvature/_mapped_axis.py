@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 import jax
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 AxisName = Hashable | tuple[Hashable, ...]
 

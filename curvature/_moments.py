@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ._mapped_axis import AxisName
 from ._outer_products import OuterProducts, is_outer_products
-from ._trees import PyTree, widen
+from ._tree import PyTree, widen
 
 
 class Moments(NamedTuple):

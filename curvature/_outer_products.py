@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 
 class OuterProducts(NamedTuple):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import jax
 import jax.numpy as jnp
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 _BITS = 32
 
@@ -30,6 +30,6 @@ def rademacher_like(key: jax.Array, tree: PyTree) -> PyTree:
     signs = []
     for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True):
         words = jax.random.bits(k, (-(-leaf.size // _BITS),), jnp.uint32)
-        bits = jnp.ravel((words[:, None] >> shifts) & 1)[: leaf.size]
+        bits = jnp.ravel((words[:, None] >> shifts[None]) & 1)[: leaf.size]
         signs.append(1 - 2 * jnp.reshape(bits, leaf.shape).astype(jnp.result_type(leaf)))
     return structure.unflatten(signs)

@@ -1,14 +1,15 @@
 import jax
 import jax.numpy as jnp
+import optax
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
 from ._mapped_axis import AxisName, as_local, axis_size
 from ._moments import mean_and_variance
 from ._probes import rademacher_like
-from ._products import gradient_and_product
-from ._push_forward import Differentiation, push_forward
-from ._trees import PyTree, cast_like, size, widen
+from ._derivatives import gradient_and_product
+from ._derivatives import Differentiation, push_forward
+from ._tree import PyTree, size, widen
 from ._validation import ValueFn, per_example_losses
 
 
@@ -18,7 +19,7 @@ def sketched(
     displacement: PyTree,
     key: jax.Array,
     covariance: Covariance = "scalar",
-    differentiation: Differentiation = "forward",
+    differentiation: Differentiation = "auto",
     axis_name: AxisName | None = None,
 ) -> BatchStatistics:
     """Statistics of a batch with means exact and variances sketched by random ±1 probes.
@@ -64,7 +65,7 @@ def sketched(
     the quantities.
     """
     check_covariance(covariance)
-    tangent = cast_like(displacement, params)
+    tangent = optax.tree.cast_like(displacement, params)
     means = gradient_and_product(value_fn, params, tangent, differentiation, axis_name)
     probe = _probe_parameters if covariance == "scalar" else _probe_examples
     local_params, local_tangent = as_local((params, tangent), axis_name)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 ValueFn = Callable[[PyTree], jax.Array]
 

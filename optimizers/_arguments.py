@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -5,7 +6,8 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import ValueFn
-from ..curvature._validation import per_example_losses
+from ..curvature._validation import check_params
+from ._trust_region import TrustRegion
 
 
 def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueFn:
@@ -36,6 +38,7 @@ def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueF
 
 def require_gradient(name: str, updates: Any, params: Any) -> None:
     """Raise an error that names the leaf unless `updates` has the structure of `params`."""
+    check_params(params)
     given, expected = _shapes(updates), _shapes(params)
     if given != expected:
         leaf = next(key for key in (*expected, *given) if given.get(key) != expected.get(key))
@@ -46,20 +49,54 @@ def require_gradient(name: str, updates: Any, params: Any) -> None:
         )
 
 
-def require_shape(value_fn: ValueFn, losses: jax.Array) -> ValueFn:
-    """Wrap `value_fn` so that it raises unless it returns as many losses as these."""
+def require_consistency(name: str, mismatch: jax.Array, tolerance: float) -> None:
+    """Raise, where numbers are known, if the gradient's slope is not that of `value_fn`."""
+    if isinstance(mismatch, jax.core.Tracer) or not mismatch > tolerance:
+        return
+    raise ValueError(
+        f"mekax: {name} expected the gradient of the mean of value_fn's losses, got one whose "
+        f"slope along the last step differs by {100 * float(mismatch):.0f} %. Likely causes: the "
+        "gradient is of the sum and not of the mean; it was clipped, scaled or penalized (pass the "
+        "raw one as grad=); it is of another batch, key or dropout mask; its sign is turned. "
+        'Under jax.jit the same shows in metrics(state)["gradient_mismatch"].'
+    )
 
-    def checked(params: Any) -> jax.Array:
-        values = per_example_losses(value_fn)(params)
-        if values.shape != losses.shape:
-            raise ValueError(
-                f"mekax: expected losses to be what value_fn returns, of shape {values.shape}, got "
-                f"shape {losses.shape}. Pass the losses of all examples of the batch, not their "
-                "mean: losses, grads = losses_and_grad(value_fn)(params)."
-            )
-        return values
 
-    return checked
+def resolve_trust_region(
+    trust_region: TrustRegion | None, default: Callable[[], TrustRegion]
+) -> TrustRegion:
+    """Return the trust region, the default for None, or raise an error that names the choices."""
+    if trust_region is None:
+        return default()
+    if not isinstance(trust_region, TrustRegion):
+        raise TypeError(
+            f"mekax: expected trust_region to be a TrustRegion or None, got {trust_region!r}. Pass "
+            "adaptive_trust_region() or newton_trust_region(), called."
+        )
+    return trust_region
+
+
+def check_cap(max_step_size: Any) -> None:
+    """Raise unless `max_step_size` is a positive number, an array, or None."""
+    if callable(max_step_size) or isinstance(max_step_size, str):
+        raise TypeError(
+            f"mekax: expected max_step_size to be a number or None, got {max_step_size!r}. For a "
+            "cap that changes, use optax.inject_hyperparams with a schedule."
+        )
+    if isinstance(max_step_size, int | float) and not max_step_size > 0:
+        raise ValueError(
+            f"mekax: expected max_step_size to be above 0, got {max_step_size!r}. Leave it out for "
+            "steps without a cap."
+        )
+
+
+def check_interval(curvature_interval: Any) -> None:
+    """Raise unless `curvature_interval` is a positive number of steps, or an array."""
+    if isinstance(curvature_interval, int | float) and not curvature_interval >= 1:
+        raise ValueError(
+            f"mekax: expected curvature_interval to be at least 1, got {curvature_interval!r}. Pass "
+            "the number of steps from one measurement of the curvature to the next."
+        )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

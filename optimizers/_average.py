@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature._trees import PyTree, cast_like, widen, zeros_like
-from ._finite import all_finite, select
+from ..curvature._tree import PyTree, all_finite, widen, zeros_like
 
 _HEAD_START = 10  # the average spans about the last count/10 iterates
 
@@ -70,7 +69,7 @@ def average_iterates() -> optax.GradientTransformationExtraArgs:
         # A step that leads nowhere is left out: the average outlives what training does not.
         finite = all_finite(iterate)
         count = jnp.where(finite, jnp.asarray(optax.safe_increment(state.count)), state.count)
-        return updates, AverageState(count, select(finite, average, state.average))
+        return updates, AverageState(count, optax.tree.where(finite, average, state.average))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -96,5 +95,5 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
     leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, AverageState))
     for leaf in leaves:
         if isinstance(leaf, AverageState):
-            return select(leaf.count > 0, cast_like(leaf.average, params), params)
+            return optax.tree.where(leaf.count > 0, optax.tree.cast_like(leaf.average, params), params)
     return params

@@ -1,3 +1,10 @@
+"""The step rule: observe, filter, believe, learn, decide, step.
+
+Along the unit vector v of a direction d the loss is a `LineBelief`; what is chosen is a distance α
+along v, so that no power of a tiny or huge direction leaves the range of its dtype. The step size
+that `metrics` shows is α/‖d‖, in units of the direction as given.
+"""
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -5,203 +12,223 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import DirectionalStatistics, directional
-from ..curvature._mapped_axis import AxisName
-from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, cast_like, dot, widen, zeros_like
-from ..curvature._validation import check_params
-from ._acquisitions import Acquisition, AcquisitionName, resolve_acquisition
-from ._arguments import require_gradient, require_value_fn
-from ._direction import norm, norm_near, unit
-from ._finite import all_finite, select
-from ._line_model import LineModel
-from ._step_rule import (
-    DEFAULT,
-    Ahead,
-    Behind,
-    Constants,
-    StepRuleState,
-    choose_length,
-    init_step_rule,
-    refuse_step,
+from ..curvature import (
+    AxisName,
+    Differentiation,
+    LineBelief,
+    ValueBelief,
+    ValueFn,
+    correct_value,
+    predict_value,
 )
+from ..curvature._derivatives import check_differentiation, mean_gradient
+from ..curvature._line import observe_with_mode
+from ..curvature._tree import (
+    PyTree,
+    all_finite,
+    dot,
+    norm,
+    norm_near,
+    real_dtype,
+    safe_sqrt,
+    unit,
+    widen,
+    zeros_like,
+)
+from ..curvature._validation import check_params
+from ._acquisition import Acquisition, AcquisitionName, resolve_acquisition
+from ._arguments import (
+    check_cap,
+    check_interval,
+    require_consistency,
+    require_gradient,
+    require_value_fn,
+    resolve_trust_region,
+)
+from ._maximize import maximize_on_interval
+from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
 
-_WIDE = 1e30  # types that reach so far see a loss that is not finite before they end
+CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
+_EVERY_STEP_UNTIL = 20  # steps learned from, at each of which the curvature is measured
+_VALUE_NOISE_DECAY = 0.99
+_SLOPE_RATIO_DECAY = 0.95
+_TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
+_PATIENCE = 5  # batches in a row that are not finite, of which the last blames the step
+CONSISTENT = 0.1  # mismatch of slopes that rounding and reduced precision may leave
+
+
+class StepInfo(NamedTuple):
+    """What is worth knowing of a step and feeds back into nothing; see `metrics`."""
+
+    step_size: jax.Array
+    predicted_change: jax.Array
+    realized_change: jax.Array
+    slope_ratio: jax.Array
+    outcome: jax.Array
+    differentiation: jax.Array
+    num_rejected: jax.Array
+
+
+class StepState(NamedTuple):
+    """What the step rule keeps from step to step: scalars only.
+
+    Attributes:
+      count: batches that were finite, int32.
+      value: N(u, s), filtered loss.
+      value_noise: moving average of r, the variance of a batch's mean loss.
+      belief: about the line of the last step.
+      direction_norm: ‖d‖ of the last direction.
+      distance: α, the length of the last step.
+      trust: state of the trust region.
+      gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
+      num_bad: batches in a row that were not finite, int32.
+      info: what feeds back into nothing.
+    """
+
+    count: jax.Array
+    value: ValueBelief
+    value_noise: jax.Array
+    belief: LineBelief
+    direction_norm: jax.Array
+    distance: jax.Array
+    trust: Any
+    gradient_mismatch: jax.Array
+    num_bad: jax.Array
+    info: StepInfo
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Scalars for `mekax.optimizers.metrics`, where they are explained."""
+        belief = self.belief
+        limits = jnp.finfo(self.distance.dtype)
+        tiny, most = float(limits.tiny), float(limits.max)
+        length = jnp.maximum(self.direction_norm, tiny)
+        curvature = jnp.maximum(jnp.abs(belief.curvature), tiny)
+        variance = belief.rescaled(self.distance).curvature_variance
+        spread = belief.slope_variance + variance / jnp.maximum(jnp.square(self.distance), tiny)
+        # Compiled, the two divisions may become one by a product that is 0.
+        deviation = jnp.where(spread > 0, jnp.sqrt(spread) / curvature / length, 0)
+        snr = jnp.square(belief.slope) / jnp.maximum(belief.slope_variance, tiny)
+        return {
+            "step_size_std": jnp.minimum(deviation, most),
+            "slope": belief.slope,
+            "slope_std": jnp.sqrt(belief.slope_variance),
+            "curvature": belief.curvature,
+            "curvature_std": jnp.sqrt(belief.curvature_variance),
+            "direction_norm": self.direction_norm,
+            "snr": jnp.minimum(snr, most),
+            "loss_mean": self.value.mean,
+            "loss_std": jnp.sqrt(self.value.variance),
+            "gradient_mismatch": self.gradient_mismatch,
+            **self.info._asdict(),
+        }
 
 
 class ExpectedImprovementState(NamedTuple):
     """State of `scale_by_expected_improvement`.
 
     Attributes:
-      params: parameters at the last good step.
-      rule: state of the step rule.
+      params: parameters at the last finite batch.
+      step: what the rule keeps, scalars.
     """
 
     params: PyTree
-    rule: StepRuleState
+    step: StepState
 
 
-class StepRule(NamedTuple):
-    """The rule as functions shared by the transformations that end in a step.
+def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
+    """Build the state before the first step."""
+    check_params(params)
+    dtype = real_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
+
+    # Every leaf is an array of its own: shared ones cannot be donated.
+    def zeros(number: int, dtype: Any = dtype) -> list[jax.Array]:
+        return [jnp.zeros((), dtype) for _ in range(number)]
+
+    integers = zeros(5, jnp.int32)
+    return StepState(
+        count=integers[0],
+        value=ValueBelief(*zeros(2)),
+        value_noise=zeros(1)[0],
+        belief=LineBelief(*zeros(7)),
+        direction_norm=zeros(1)[0],
+        distance=zeros(1)[0],
+        trust=trust_region.init(dtype),
+        gradient_mismatch=zeros(1)[0],
+        num_bad=integers[1],
+        info=StepInfo(*zeros(3), jnp.ones((), dtype), *integers[2:]),
+    )
+
+
+class Observation(NamedTuple):
+    """What a batch shows.
 
     Attributes:
-      init: params → `StepRuleState`.
-      step: turns a direction and beliefs about it into updates; see `step_rule`.
-      calibrate: whether the trust interval is adapted.
+      line: the batch along the last step, per unit of length; where there was none, along the
+        direction.
+      distance: length of the displacement made since the last finite batch.
+      has_value: whether the batch's loss is known.
+      has_noise: whether the noise of that loss is known, and the curvature is fresh.
+      mismatch: relative deviation of the gradient's slope from that of `value_fn`.
+      finite: whether all that a step needs is finite.
+      differentiation: index of the mode of differentiation.
     """
 
-    init: Any
-    step: Any
-    calibrate: bool
-
-
-def step_rule(
-    acquisition: AcquisitionName | Acquisition,
-    calibrate: bool,
-    max_step_size: jax.typing.ArrayLike | None,
-    decay: float,
-    constants: Constants = DEFAULT,
-) -> StepRule:
-    """Build the step rule; `step` turns a direction and beliefs about it into updates."""
-    utility = resolve_acquisition(acquisition)
-    if not isinstance(calibrate, bool):
-        raise TypeError(
-            f"mekax: expected calibrate to be True or False, got {calibrate!r}. It decides what is "
-            'measured: with optax.inject_hyperparams name it in static_args=("calibrate",).'
-        )
-
-    if callable(max_step_size) or isinstance(max_step_size, str):
-        raise TypeError(
-            f"mekax: expected max_step_size to be a number or None, got {max_step_size!r}. For a "
-            "cap that changes, use optax.inject_hyperparams with a schedule."
-        )
-    if isinstance(max_step_size, int | float) and not max_step_size > 0:
-        raise ValueError(
-            f"mekax: expected max_step_size to be above 0, got {max_step_size!r}. Leave it out for "
-            "steps without a cap."
-        )
-
-    def init(params: PyTree) -> StepRuleState:
-        check_params(params)
-        dtype = jnp.result_type(jnp.float32, *(jnp.result_type(p) for p in jax.tree.leaves(params)))
-        return init_step_rule(dtype)
-
-    # Compiled by itself where the loop around it is not; there, nothing else is as slow.
-    @jax.jit
-    def decide(
-        state: StepRuleState,
-        behind: Behind,
-        ahead: Ahead,
-        descent: PyTree,
-        params: PyTree,
-        finite: jax.Array,
-    ) -> tuple[jax.Array, StepRuleState]:
-        # No step reaches farther than the parameters are long: a bound that only a vanishing
-        # curvature meets, and that keeps a linear loss from sending them to infinity.
-        length = jnp.sqrt(dot(params, params))
-        limit = jnp.where(length > 0, length, 1)
-        if max_step_size is not None:
-            limit = jnp.minimum(limit, max_step_size * ahead.direction_norm)
-        lost = (
-            (behind.distance == 0)
-            & (state.length > 0)
-            & (state.length <= _coarsest(params) * length)
-        )
-        new = choose_length(state, behind, ahead, limit, utility, calibrate, decay, constants, lost)
-        # A branch, because a choice for each number would have XLA compile the condition, and all
-        # it depends on, anew for every number.
-        return jax.lax.cond(
-            finite & all_finite((behind, ahead, new)) & _in_range(params, new, descent),
-            lambda: (jnp.array(True), cast_like(new, state)),
-            lambda: (jnp.array(False), refuse_step(state, constants)),
-        )
-
-    @jax.jit
-    def move(
-        forth: jax.Array,
-        step_size: jax.Array,
-        descent: PyTree,
-        params: PyTree,
-        previous: PyTree,
-        back: jax.Array,
-    ) -> tuple[PyTree, PyTree]:
-        # A branch again, and one for both: their order is then fixed, and every array is written
-        # where it lies. Of choices for each entry XLA copies both sets of parameters first.
-        def go_forth() -> tuple[PyTree, PyTree]:
-            return cast_like(jax.tree.map(lambda d: step_size * d, descent), params), params
-
-        def go_back() -> tuple[PyTree, PyTree]:
-            way = jax.tree.map(jnp.subtract, widen(previous), widen(params))
-            way = select(back, way, jax.tree.map(jnp.zeros_like, way))
-            return cast_like(way, params), previous
-
-        return jax.lax.cond(forth, go_forth, go_back)
-
-    def step(
-        state: StepRuleState,
-        behind: Behind,
-        ahead: Ahead,
-        descent: PyTree,
-        params: PyTree,
-        previous: PyTree,
-        finite: jax.Array,
-    ) -> tuple[PyTree, PyTree, StepRuleState, jax.Array]:
-        """Choose the length and return `(updates, parameters to keep, state, finite)`.
-
-        `descent` is the direction d as given. Where anything measured is not finite the updates
-        lead back to `previous`, the last point at which all was well, which is kept.
-        """
-        finite, new = decide(state, behind, ahead, descent, params, finite)
-        updates, kept = move(finite, new.step_size, descent, params, previous, state.count > 0)
-        return updates, kept, new, finite
-
-    return StepRule(init, step, calibrate)
+    line: LineBelief
+    distance: jax.Array
+    has_value: jax.Array | bool
+    has_noise: jax.Array | bool
+    mismatch: jax.Array
+    finite: jax.Array
+    differentiation: jax.Array | int
 
 
 def scale_by_expected_improvement(
     acquisition: AcquisitionName | Acquisition = "expected_improvement",
-    calibrate: bool = True,
+    trust_region: TrustRegion | None = None,
     max_step_size: jax.typing.ArrayLike | None = None,
-    decay: float = 0.99,
-    differentiation: Differentiation = "forward",
+    curvature_interval: int = CURVATURE_INTERVAL,
+    differentiation: Differentiation = "auto",
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Choose the size of the step along any direction: put it last in a chain, in place of a rate.
 
-    The change of the loss along d = −updates is modeled as
+    The change of the loss along the line θ + α v, v = d/‖d‖, d = −updates, is modeled as
 
-        Δ(α) ~ N(−α a + ½ α² h,  2s + α² p + ¼ α⁴ q)
+        Δ(α) ~ N(α s + ½ α² h,  α² p + α³ c + ¼ α⁴ q)
 
-    with slope, curvature and their variances over the examples measured by a nested forward-mode
-    pass along d, and the step is the maximizer of the acquisition over a trust interval (0, τ]. A
-    second pass looks back along the last step: τ closes the loop on the slope that the next, fresh
-    batch shows there (`_step_rule.py`), so that directions that promise too much are stepped along
-    less.
+    with slope s = v·∇f, curvature h = v·∇²f v and their variances p, q and covariance c over the
+    examples, and the step maximizes the acquisition over an interval (0, τ‖d‖] that the trust
+    region ends. Every batch shows the slope along the step before, for the price of a dot product
+    with the gradient; the curvature along it changes slowly and takes a second-order forward-mode
+    pass, which is made at the first 20 steps and at every tenth from then on.
 
-    Where a measurement is not finite, the parameters return to the last good point, the trust
-    interval is halved for the next steps if one had been made, and the step is counted in
-    `skipped`.
+    A batch at which the loss or the gradient is not finite is skipped; after five in a row the step
+    is blamed, and the parameters return to the last good point. A second derivative that does not
+    exist is replaced by that of the parabola which falls to a loss of 0.
 
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published
         choice), `"expected_decrease"`, or a callable such as `improvement_threshold(0.9)`.
-      calibrate: adapt the trust interval to what steps turn out to do. Without it the interval
-        ends at 3 Newton steps, as published; static.
-      max_step_size: cap on α, or None; may be an array.
-      decay: of the bias-corrected moving average that smooths the noise r of the loss.
-      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
-        (reverse over reverse) or `"differences"`.
+      trust_region: how far a line is believed; None is `adaptive_trust_region()`.
+        `newton_trust_region()` is the published choice.
+      max_step_size: cap on α/‖d‖, or None; may be an array.
+      curvature_interval: steps from one measurement of the curvature to the next.
+      differentiation: `"auto"`: forward mode, or, for models without a forward-mode rule,
+        differences of gradients; `"forward"`, `"reverse"` (reverse over reverse), `"differences"`.
       axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
-        parts, or None.
+        parts, or None; gradients must be those of the whole batch.
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
       the per-example losses of the current batch, shape (n,), or to a scalar (noise-free). Its
-      updates are final: apply them as they are.
+      updates are final: apply them as they are. With `grad=`, the gradient of the mean of these
+      losses, it saves computing it again; with `value=`, that mean, it knows the loss at every
+      step and not only where the curvature is measured.
 
     Raises:
-      ValueError, TypeError: for unknown options, missing arguments, parameters that are not real
-        floating-point arrays, losses of a wrong shape; each message says what to do.
+      ValueError, TypeError: for unknown options, missing arguments, parameters that are not
+        floating-point arrays, losses of a wrong shape; outside of `jit`, for a gradient that is not
+        that of `value_fn`; each message says what to do.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -213,7 +240,7 @@ def scale_by_expected_improvement(
       >>> @jax.jit
       ... def step(params, state):
       ...     grads = jax.grad(value_fn)(params)
-      ...     updates, state = tx.update(grads, state, params, value_fn=value_fn)
+      ...     updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
       ...     return optax.apply_updates(params, updates), state
       >>> for _ in range(60):
       ...     params, state = step(params, state)
@@ -221,137 +248,314 @@ def scale_by_expected_improvement(
       True
 
     Source: Chen et al. (2020), arXiv 2011.04803, section 4, with expected improvement over a
-    calibrated interval in place of the probability of improvement.
+    trust region that learns in place of the probability of improvement.
     """
-    rule = step_rule(acquisition, calibrate, max_step_size, decay)
+    trust_region = resolve_trust_region(trust_region, adaptive_trust_region)
+    choose = step_chooser(acquisition, trust_region)
+    check_cap(max_step_size)
+    check_interval(curvature_interval)
     check_differentiation(differentiation)
-    options = (differentiation, axis_name)
 
     def init_fn(params: PyTree) -> ExpectedImprovementState:
-        state = rule.init(params)
-        return ExpectedImprovementState(zeros_like(params), state)
+        step = init_step(params, trust_region)
+        return ExpectedImprovementState(zeros_like(params), step)
 
-    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+    def update_fn(
+        updates, state, params=None, *, value_fn=None, value=None, grad=None, **extra_args
+    ):
         del extra_args
-        value_fn = require_value_fn("scale_by_expected_improvement", params, value_fn)
-        require_gradient("scale_by_expected_improvement", updates, params)
-
-        def measure(line: Callable[[], PyTree]) -> DirectionalStatistics:
-            return directional(value_fn, params, line(), *options)
-
-        descent = jax.tree.map(jnp.negative, widen(updates))
-        updates, state, _ = step_along(rule, state, descent, params, measure, all_finite(updates))
-        return updates, state
+        name = "scale_by_expected_improvement"
+        value_fn = require_value_fn(name, params, value_fn)
+        require_gradient(name, updates, params)
+        if grad is None:
+            grad = mean_gradient(value_fn, params, axis_name)
+        measure = _measuring(value_fn, params, differentiation, axis_name, curvature_interval)
+        direction_norm = norm(updates)
+        observation, slope = _observe(state, params, updates, direction_norm, grad, value, measure)
+        belief = observation.line._replace(slope=slope)
+        limit = step_limit(params, updates, direction_norm, max_step_size)
+        resolution = coarsest(params) * safe_sqrt(dot(params, params))
+        step = choose(state.step, observation, belief, direction_norm, limit, resolution)
+        require_consistency(name, step.gradient_mismatch, CONSISTENT)
+        return move(step, updates, params, state.params)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def step_along(
-    rule: StepRule,
-    state: ExpectedImprovementState,
-    descent: PyTree,
+def _measuring(
+    value_fn: ValueFn,
     params: PyTree,
-    measure: Callable[[Callable[[], PyTree]], DirectionalStatistics],
-    finite: jax.Array,
-    gradient: PyTree | None = None,
-) -> tuple[PyTree, ExpectedImprovementState, jax.Array]:
-    """Go along a direction as far as the rule says.
+    differentiation: Differentiation,
+    axis_name: AxisName | None,
+    interval: int,
+) -> Callable[..., tuple[LineBelief, jax.Array, jax.Array, jax.Array]]:
+    """Measure the batch along a line where that is due, and look it up where it is not."""
 
-    The batch is first seen along the last displacement, to learn from it; or, where there is no
-    displacement or no calibration, along the direction itself.
+    def measure(
+        state: StepState, line: Callable[[], PyTree], slope: jax.Array, grad: PyTree
+    ) -> tuple[LineBelief, jax.Array, jax.Array, jax.Array]:
+        due = (state.trust.count < _EVERY_STEP_UNTIL) | (state.count % interval == 0)
+        # What went wrong may come of what is remembered.
+        due |= (state.distance == 0) | (state.num_bad > 0)
+        due |= state.gradient_mismatch > CONSISTENT
 
-    Args:
-      rule: the step rule.
-      state: of the previous step.
-      descent: d, any scale.
-      params: θ.
-      measure: the batch along a unit vector, which is given as a function that builds it.
-      finite: whether the direction is to be trusted.
-      gradient: of the batch at θ, if known. Slopes are then its products with the directions, and
-        the curvature along the last displacement stands for that along d.
+        def afresh():
+            seen, mode = observe_with_mode(value_fn, params, line(), differentiation, axis_name)
+            mismatch = slope_mismatch(slope, seen.slope, grad, params)
+            return _cast_like((seen, mismatch, jnp.int32(mode)), cached)
 
-    Returns:
-      Final updates, the new state, and whether a step was made.
-    """
+        cached = (state.belief, state.gradient_mismatch, state.info.differentiation)
+        return *_branch(due, afresh, lambda: cached), due
 
-    # No vector of the size of the parameters is kept that a reduction or a branch can rebuild.
-    def displacement() -> PyTree:
-        return jax.tree.map(jnp.subtract, widen(params), widen(state.params))
+    return measure
 
-    # Computed once: otherwise parts of it are repeated where it is used.
-    descent = jax.lax.optimization_barrier(descent)
-    descent_norm = norm(descent)
-    # Where nothing was kept yet, the number is set to zero and not the vector, which then needs no
-    # memory of its own.
-    distance = jnp.where(state.rule.count == 0, 0, norm_near(displacement(), state.rule.length))
-    back = (distance > 0) & rule.calibrate
+
+def _observe(
+    state: ExpectedImprovementState,
+    params: PyTree,
+    updates: PyTree,
+    direction_norm: jax.Array,
+    grad: PyTree,
+    value: jax.Array | None,
+    measure: Callable[..., tuple[LineBelief, jax.Array, jax.Array, jax.Array]],
+) -> tuple[Observation, jax.Array]:
+    """What the batch shows along the last step, and the slope along the direction that is next."""
+    step = state.step
+    displacement = optax.tree.sub(widen(params), widen(state.params))
+    distance = jnp.where(step.count > 0, norm_near(displacement, step.distance), 0)
+    moved = distance > 0
+    ahead = -dot(grad, updates) / jnp.where(direction_norm > 0, direction_norm, 1)
+    behind = dot(grad, displacement) / jnp.where(moved, distance, 1)
+    behind = jnp.where(moved, behind, ahead)
 
     def line() -> PyTree:
-        return select(back, unit(displacement(), distance), unit(descent, descent_norm))
+        direction = unit(optax.tree.scale(-1, widen(updates)), direction_norm)
+        return optax.tree.where(moved, unit(displacement, distance), direction)
 
-    seen = measure(line)
-    if gradient is not None:
-        slope = dot(gradient, unit(descent, descent_norm))
-        # The way back, not its opposite, which would be shared with its norm and so be kept whole.
-        way_back = jax.tree.map(jnp.subtract, widen(state.params), widen(params))
-        along_last = -dot(gradient, unit(way_back, distance))
-        seen = seen._replace(slope=jnp.where(back, along_last, slope))
-        there = seen._replace(slope=slope)
-    else:
-        there = measure(lambda: unit(descent, descent_norm)) if rule.calibrate else seen
-    behind = Behind(
-        distance=distance,
-        claimed_slope=-state.rule.model.slope * distance,
-        claimed_slope_variance=state.rule.model.slope_variance * jnp.square(distance),
-        seen=_over(seen if rule.calibrate else _as_modeled(seen, state.rule.model), distance),
+    seen, mismatch, differentiation, measured = measure(step, line, behind, grad)
+    known = seen.value if value is None else jnp.where(measured, seen.value, jnp.mean(value))
+    finite = jnp.isfinite(ahead) & jnp.isfinite(behind) & jnp.isfinite(known)
+
+    ahead = ahead * slope_correction(mismatch, behind, seen.slope)
+    slope = jnp.where(mismatch > CONSISTENT, seen.slope, behind)
+    seen = bend(seen._replace(value=known, slope=slope), ahead)
+    has_noise = measured & jnp.isfinite(seen.value_variance)
+    observation = Observation(
+        seen, distance, measured | (value is not None), has_noise, mismatch, finite, differentiation
     )
-    ahead = Ahead(
-        slope=-there.slope,
-        slope_variance=there.slope_variance,
-        curvature=there.curvature,
-        curvature_variance=there.curvature_variance,
-        direction_norm=descent_norm,
-    )
-    updates, kept, new_rule, finite = rule.step(
-        state.rule, behind, ahead, descent, params, state.params, finite
-    )
-    return updates, ExpectedImprovementState(kept, new_rule), finite
+    return observation, ahead
 
 
-def _coarsest(params: PyTree) -> float:
+def slope_mismatch(
+    given: jax.Array, measured: jax.Array, grad: PyTree, params: PyTree
+) -> jax.Array:
+    """Relative deviation of the given gradient's slope from that of `value_fn`, in [0, 2].
+
+    Relative to the gradient as well, so that the rounding of a slope near 0 is no mismatch.
+    """
+    rounding = coarsest(params) ** 0.5 * safe_sqrt(dot(grad, grad))
+    largest = jnp.maximum(jnp.abs(measured), jnp.abs(given)) + rounding
+    return jnp.abs(measured - given) / jnp.where(largest > 0, largest, 1)
+
+
+def slope_correction(mismatch: jax.Array, given: jax.Array, measured: jax.Array) -> jax.Array:
+    """Factor that makes of a slope of the given gradient, such as of a sum, one of `value_fn`."""
+    ratio = jnp.clip(measured / jnp.where(given == 0, 1, given), 0, 100)
+    return jnp.where(mismatch > CONSISTENT, ratio, 1)
+
+
+def bend(seen: LineBelief, slope: jax.Array) -> LineBelief:
+    """Replace a second derivative that does not exist by that of a parabola.
+
+        h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
+    """
+    exists = all_finite((seen.curvature, seen.curvature_variance, seen.covariance))
+    parabola = jnp.square(slope) / (2 * jnp.abs(jnp.where(seen.value == 0, 1, seen.value)))
+    return seen._replace(
+        slope_variance=jnp.where(jnp.isfinite(seen.slope_variance), seen.slope_variance, 0),
+        curvature=jnp.where(exists, seen.curvature, parabola),
+        curvature_variance=jnp.where(exists, seen.curvature_variance, 0),
+        covariance=jnp.where(exists, seen.covariance, 0),
+    )
+
+
+def step_chooser(
+    acquisition: AcquisitionName | Acquisition, trust_region: TrustRegion
+) -> Callable[..., StepState]:
+    """Build the function of scalars that turns an observation and a belief into a step."""
+    utility = resolve_acquisition(acquisition)
+
+    # Compiled by itself where the loop around it is not; there, nothing else is as slow.
+    @jax.jit
+    def choose(
+        state: StepState,
+        observation: Observation,
+        belief: LineBelief,
+        direction_norm: jax.Array,
+        limit: jax.Array,
+        resolution: jax.Array,
+    ) -> StepState:
+        outcome = classify(state, observation, resolution)
+        seen = observation.line.rescaled(observation.distance)
+        prior = state.belief.rescaled(observation.distance)
+        value, value_noise = _filter_value(state, prior, seen, observation)
+        belief = belief._replace(value=value.mean, value_variance=value.variance)
+        trust = trust_region.update(
+            state.trust, outcome, seen, belief, direction_norm, limit
+        )
+        radius = jnp.minimum(trust_region.radius(trust, belief), limit)
+        distance = maximize_on_interval(lambda step: utility(belief, step), radius)
+
+        taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
+        confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1)
+        slope_ratio = optax.tree.update_moment(
+            jnp.clip(confirmed, -10, 10), state.info.slope_ratio, _SLOPE_RATIO_DECAY, 1
+        )
+        new = StepState(
+            count=jnp.asarray(optax.safe_increment(state.count)),
+            value=value,
+            value_noise=value_noise,
+            belief=belief,
+            direction_norm=direction_norm,
+            distance=distance,
+            trust=trust,
+            gradient_mismatch=observation.mismatch,
+            num_bad=jnp.zeros_like(state.num_bad),
+            info=StepInfo(
+                step_size=distance / jnp.maximum(direction_norm, float(jnp.finfo(limit.dtype).tiny)),
+                predicted_change=belief.change(distance),
+                realized_change=jnp.where(state.count > 0, value.mean - state.value.mean, 0),
+                slope_ratio=jnp.where(
+                    taken & (prior.slope < 0), slope_ratio, state.info.slope_ratio
+                ),
+                outcome=outcome,
+                differentiation=jnp.asarray(observation.differentiation),
+                num_rejected=state.info.num_rejected,
+            ),
+        )
+        # A branch, because a choice for each number would have XLA compile the condition, and all
+        # it depends on, anew for every number.
+        return jax.lax.cond(
+            observation.finite & all_finite(new),
+            lambda: _cast_like(new, state),
+            lambda: _bad_batch(state, trust_region),
+        )
+
+    return choose
+
+
+def classify(state: StepState, observation: Observation, resolution: jax.Array) -> jax.Array:
+    """Say what became of the last step; see `Outcome`."""
+    distance = observation.distance
+    moved = distance > 0
+    chosen = moved & (jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance)
+    truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
+    swallowed = ~moved & (state.distance > 0) & (state.distance <= resolution)
+    return jnp.select(
+        [chosen & truncated, chosen, moved, swallowed],
+        [
+            jnp.int32(outcome)
+            for outcome in (
+                Outcome.TRUNCATED,
+                Outcome.TAKEN,
+                Outcome.EXTERNAL,
+                Outcome.UNRESOLVED,
+            )
+        ],
+        jnp.int32(Outcome.NONE),
+    )
+
+
+def _filter_value(
+    state: StepState, prior: LineBelief, seen: LineBelief, observation: Observation
+) -> tuple[ValueBelief, jax.Array]:
+    """Predict the loss along the last step, and correct by the batch where its loss is known."""
+    count = state.count + 1
+    weight = (1 - _VALUE_NOISE_DECAY) / (1 - _VALUE_NOISE_DECAY**count)
+    noise = state.value_noise + weight * (seen.value_variance - state.value_noise)
+    noise = jnp.where(observation.has_noise, noise, state.value_noise)
+    predicted = predict_value(
+        state.value,
+        prior.slope + 0.5 * seen.curvature,
+        prior.slope_variance + 0.25 * seen.curvature_variance,
+    )
+    corrected, _ = correct_value(predicted, seen.value, noise)
+    value = optax.tree.where(observation.has_value, corrected, predicted)
+    return optax.tree.where(state.count > 0, value, ValueBelief(seen.value, noise)), noise
+
+
+def _bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
+    """What is left of a batch at which something was not finite."""
+    num_bad = state.num_bad + 1
+    # Only a step that was made can be at fault, and only if batch after batch is bad there.
+    back = (num_bad >= _PATIENCE) & (state.distance > 0)
+    info = state.info._replace(
+        step_size=jnp.zeros_like(state.info.step_size),
+        outcome=jnp.where(back, jnp.int32(Outcome.REJECTED), jnp.int32(Outcome.SKIPPED)),
+        num_rejected=jnp.asarray(optax.safe_increment(state.info.num_rejected)),
+    )
+    return state._replace(
+        distance=jnp.where(back, 0, state.distance),
+        trust=_cast_like(
+            optax.tree.where(back, trust_region.reject(state.trust), state.trust), state.trust
+        ),
+        num_bad=num_bad,
+        info=info,
+    )
+
+
+def step_limit(
+    params: PyTree,
+    updates: PyTree,
+    direction_norm: jax.Array,
+    max_step_size: jax.typing.ArrayLike | None,
+) -> jax.Array:
+    """Length that no step exceeds, whatever is believed.
+
+    No step reaches farther than the parameters are long: a bound that only a vanishing curvature
+    meets, and that keeps a linear loss from sending them to infinity.
+    """
+    length = safe_sqrt(dot(params, params))
+    limit = jnp.where(length > 0, length, 1)
+    if max_step_size is not None:
+        limit = jnp.minimum(limit, max_step_size * direction_norm)
+    for p, u in zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True):
+        largest = float(jnp.finfo(jnp.result_type(p)).max)
+        if largest < 1e30 and jnp.size(p):  # float16: parameters of wider types never get there
+            room = 0.99 * largest - jnp.abs(widen(p))
+            speed = jnp.abs(widen(u))
+            steps = jnp.min(jnp.where(speed > 0, room / jnp.where(speed > 0, speed, 1), jnp.inf))
+            limit = jnp.minimum(limit, jnp.maximum(steps, 0) * direction_norm)
+    return limit
+
+
+def move(
+    new: StepState, updates: PyTree, params: PyTree, previous: PyTree
+) -> tuple[PyTree, ExpectedImprovementState]:
+    """Go along d = −updates, stay where a batch was bad, or return to where the last was not."""
+    good = new.num_bad == 0
+    back = new.info.outcome == Outcome.REJECTED
+
+    def leaf(update: jax.Array, p: jax.Array, before: jax.Array) -> jax.Array:
+        home = jnp.where(back, widen(before) - widen(p), 0)
+        return jnp.where(good, -new.info.step_size * widen(update), home)
+
+    final = _cast_like(jax.tree.map(leaf, updates, params, previous), params)
+    kept = optax.tree.where(good, params, previous)
+    return final, ExpectedImprovementState(kept, new)
+
+
+def _branch(condition: jax.Array, if_true: Callable[[], PyTree], if_false: Callable[[], PyTree]):
+    """`lax.cond`; where the condition is known, only what it asks for, and nothing is compiled."""
+    if isinstance(condition, jax.core.Tracer):
+        return jax.lax.cond(condition, if_true, if_false)
+    return if_true() if condition else if_false()
+
+
+def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, other: jnp.asarray(leaf, jnp.result_type(other)), tree, like)
+
+
+def coarsest(params: PyTree) -> float:
     """The largest relative rounding error of the parameters' types."""
     return max(float(jnp.finfo(jnp.result_type(p)).eps) for p in jax.tree.leaves(params))
-
-
-def _in_range(params: PyTree, state: StepRuleState, descent: PyTree) -> jax.Array:
-    """Whether the parameters stay finite; asked only of types that a long step can leave."""
-
-    def most(p: jax.Array) -> float:
-        return float(jnp.finfo(jnp.result_type(p)).max)
-
-    narrow = [
-        jnp.all(jnp.abs(widen(p) + state.step_size * d) <= most(p))
-        for p, d in zip(jax.tree.leaves(params), jax.tree.leaves(descent), strict=True)
-        if most(p) < _WIDE
-    ]
-    return jnp.all(jnp.stack(narrow)) if narrow else jnp.array(True)
-
-
-def _over(seen: DirectionalStatistics, distance: jax.Array) -> DirectionalStatistics:
-    """Statistics along a unit vector ↦ along that vector times a distance."""
-    return seen._replace(
-        slope=seen.slope * distance,
-        slope_variance=seen.slope_variance * distance**2,
-        curvature=seen.curvature * distance**2,
-        curvature_variance=seen.curvature_variance * distance**4,
-    )
-
-
-def _as_modeled(seen: DirectionalStatistics, model: LineModel) -> DirectionalStatistics:
-    """The loss as seen now, the line as it was modeled before the step along it."""
-    return seen._replace(
-        slope=0 * seen.slope,
-        slope_variance=model.slope_variance,
-        curvature=model.curvature,
-        curvature_variance=model.curvature_variance,
-    )

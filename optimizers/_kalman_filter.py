@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import (
+    AxisName,
     BatchStatistics,
     Covariance,
+    Differentiation,
     GradientBelief,
     ValueFn,
     correct_gradient,
@@ -15,13 +17,10 @@ from ..curvature import (
     sketched,
 )
 from ..curvature._covariance import check_covariance, zero_variance
-from ..curvature._mapped_axis import AxisName
-from ..curvature._push_forward import Differentiation, check_differentiation
-from ..curvature._trees import PyTree, cast_like, dot, quadratic_form, size, widen, zeros_like
+from ..curvature._derivatives import check_differentiation
+from ..curvature._tree import PyTree, all_finite, dot, quadratic_form, size, widen, zeros_like
 from ..curvature._validation import check_params
 from ._arguments import require_gradient, require_value_fn
-from ._ema import debias, update_ema
-from ._finite import all_finite, select, select_state
 
 Statistics = Literal["sketched", "exact"]
 
@@ -31,7 +30,7 @@ class KalmanFilterState(NamedTuple):
 
     Attributes:
       count: steps filtered, int32.
-      skipped: steps refused because something measured was not finite, int32.
+      num_rejected: batches rejected because something measured was not finite, int32.
       params: parameters at the last filtered step; the next displacement starts there.
       belief: N(m, P) at these parameters; m like the parameters in float32 or wider, P in the
         structure of the covariance.
@@ -40,7 +39,7 @@ class KalmanFilterState(NamedTuple):
     """
 
     count: jax.Array
-    skipped: jax.Array
+    num_rejected: jax.Array
     params: PyTree
     belief: GradientBelief
     noise: PyTree
@@ -56,27 +55,76 @@ class KalmanFilterState(NamedTuple):
         return {
             "gain": quadratic_form(self.gain, ones) / size(mean),
             "gradient_snr": jnp.minimum(snr, limits.max),
-            "skipped": self.skipped,
+            "num_rejected": self.num_rejected,
         }
 
 
-class GradientFilter(NamedTuple):
-    """The filter as functions that also return what they measured; see `gradient_filter`."""
+def init_kalman_filter(params: PyTree, covariance: Covariance) -> KalmanFilterState:
+    """Build the state before the first gradient."""
+    check_params(params)
+    variance = zero_variance(params, covariance)
+    # Every leaf is an array of its own: shared ones cannot be donated.
+    return KalmanFilterState(
+        count=jnp.zeros((), jnp.int32),
+        num_rejected=jnp.zeros((), jnp.int32),
+        params=zeros_like(params),
+        belief=GradientBelief(zeros_like(params, wide=True), variance),
+        noise=jax.tree.map(jnp.zeros_like, variance),
+        gain=jax.tree.map(jnp.ones_like, variance),
+    )
 
-    init: Any
-    update: Any
-    decay: float
 
-
-def gradient_filter(
+def kalman_filter_step(
+    state: KalmanFilterState,
+    gradient: PyTree,
+    params: PyTree,
+    value_fn: ValueFn,
+    *,
     statistics: Statistics,
     covariance: Covariance,
-    decay: float,
-    seed: int,
+    decay: jax.typing.ArrayLike,
+    seed: jax.typing.ArrayLike,
     differentiation: Differentiation,
     axis_name: AxisName | None,
-) -> GradientFilter:
-    """Build the gradient filter; its `update` returns the new state and the batch statistics."""
+) -> tuple[KalmanFilterState, BatchStatistics, jax.Array]:
+    """Measure, predict, correct; return the new state, the statistics, and whether all is finite."""
+    first = state.count == 0
+    gradient = widen(gradient)
+    displacement = displacement_from(state.params, params, first)
+    options = (covariance, differentiation, axis_name)
+    if statistics == "exact":
+        stats = exact(value_fn, params, displacement, *options)  # pyright: ignore[reportArgumentType]
+    else:
+        key = jax.random.fold_in(jax.random.key(seed), state.count + state.num_rejected)
+        stats = sketched(value_fn, params, displacement, key, *options)
+    count = jnp.asarray(optax.safe_increment(state.count))
+    noise = optax.tree.update_moment(stats.gradient_variance, state.noise, decay, 1)
+    smooth_noise = optax.tree.bias_correction(noise, decay, count)
+    predicted = predict_gradient(state.belief, stats.product, stats.product_variance)
+    belief, gain = correct_gradient(predicted, gradient, smooth_noise)
+    # Where a second derivative does not exist nothing can be transported: start afresh.
+    fresh = first | ~all_finite((stats.product, stats.product_variance))
+    belief = optax.tree.where(fresh, GradientBelief(gradient, smooth_noise), belief)
+    gain = optax.tree.where(fresh, jax.tree.map(jnp.ones_like, gain), gain)
+    # The caller's gradient stands for that of the statistics, which is never used and so
+    # neither computed nor sent between devices a second time.
+    finite = all_finite((gradient, smooth_noise, stats.value, stats.slope))
+    new = KalmanFilterState(count, state.num_rejected, params, belief, noise, gain)
+    return select_filter(finite, new, state), stats, finite
+
+
+def select_filter(
+    finite: jax.Array, new: KalmanFilterState, old: KalmanFilterState
+) -> KalmanFilterState:
+    """The new state, or the old one and a batch rejected, in the dtypes of the old one."""
+    rejected = old._replace(num_rejected=jnp.asarray(optax.safe_increment(old.num_rejected)))
+    return optax.tree.where(finite, optax.tree.cast_like(new, rejected), rejected)
+
+
+def check_filter_options(
+    statistics: str, covariance: str, decay: Any, differentiation: str
+) -> None:
+    """Raise an error that lists the choices unless the options are among them."""
     check_covariance(covariance)
     check_differentiation(differentiation)
     if statistics not in get_args(Statistics):
@@ -89,52 +137,6 @@ def gradient_filter(
             f"mekax: expected decay to be at least 0 and below 1, got {decay}. Pass 0 for no "
             "smoothing of the variances, 0.99 for an average over about 100 steps."
         )
-
-    options = (covariance, differentiation, axis_name)
-
-    def init(params: PyTree) -> KalmanFilterState:
-        check_params(params)
-        variance = zero_variance(params, covariance)
-        # Every leaf is an array of its own: shared ones cannot be donated.
-        return KalmanFilterState(
-            count=jnp.zeros((), jnp.int32),
-            skipped=jnp.zeros((), jnp.int32),
-            params=zeros_like(params),
-            belief=GradientBelief(zeros_like(params, wide=True), variance),
-            noise=jax.tree.map(jnp.zeros_like, variance),
-            gain=jax.tree.map(jnp.ones_like, variance),
-        )
-
-    def measure(
-        value_fn: ValueFn, params: PyTree, displacement: PyTree, step: jax.Array
-    ) -> BatchStatistics:
-        if statistics == "exact":
-            return exact(value_fn, params, displacement, *options)  # pyright: ignore[reportArgumentType]
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        return sketched(value_fn, params, displacement, key, *options)
-
-    def update(
-        gradient: PyTree, state: KalmanFilterState, params: PyTree, value_fn: ValueFn
-    ) -> tuple[KalmanFilterState, BatchStatistics, jax.Array]:
-        first = state.count == 0
-        gradient = widen(gradient)
-        displacement = displacement_from(state.params, params, first)
-        stats = measure(value_fn, params, displacement, state.count + state.skipped)
-        count = jnp.asarray(optax.safe_increment(state.count))
-        noise = update_ema(state.noise, stats.gradient_variance, decay)
-        smooth_noise = debias(noise, decay, count)
-        predicted = predict_gradient(state.belief, stats.product, stats.product_variance)
-        belief, gain = correct_gradient(predicted, gradient, smooth_noise)
-        belief = select(first, GradientBelief(gradient, smooth_noise), belief)
-        gain = select(first, jax.tree.map(jnp.ones_like, gain), gain)
-        # The caller's gradient stands for that of the statistics, which is never used and so
-        # neither computed nor sent between devices a second time.
-        finite = all_finite((gradient, stats._replace(gradient=())))
-        new_state = KalmanFilterState(count, state.skipped, params, belief, noise, gain)
-        old_state = state._replace(skipped=jnp.asarray(optax.safe_increment(state.skipped)))
-        return select_state(finite, new_state, old_state), stats, finite
-
-    return GradientFilter(init, update, decay)
 
 
 def displacement_from(previous: PyTree, params: PyTree, first: jax.Array) -> PyTree:
@@ -149,7 +151,7 @@ def scale_by_kalman_filter(
     covariance: Covariance = "scalar",
     decay: float = 0.99,
     seed: int = 0,
-    differentiation: Differentiation = "forward",
+    differentiation: Differentiation = "auto",
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient by the mean of a Kalman filter that follows it along the path.
@@ -162,8 +164,8 @@ def scale_by_kalman_filter(
     whose Hessian is the same for all examples, m averages all gradients seen: P_t = Σ/(t + 1).
     Put any Optax transformation after it.
 
-    A step at which the gradient or a statistic is not finite leaves the belief as it was and
-    returns its mean, the gradient believed at the last good point; it is counted in `skipped`.
+    A batch at which the gradient or a statistic is not finite leaves the belief as it was and
+    returns its mean, the gradient believed at the last good point; it is counted in `num_rejected`.
 
     Args:
       statistics: `"sketched"` for any `value_fn`; `"exact"` for one made by
@@ -172,8 +174,8 @@ def scale_by_kalman_filter(
         `"diagonal"`.
       decay: of the bias-corrected moving average that smooths Σ.
       seed: of the ±1 probes of the sketched statistics; the same seed gives the same run.
-      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
-        (reverse over reverse) or `"differences"`.
+      differentiation: `"auto"`: forward mode, or, for models without a forward-mode rule,
+        differences of gradients; `"forward"`, `"reverse"` (reverse over reverse), `"differences"`.
       axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
         parts, or None; gradients must be those of the whole batch.
 
@@ -199,13 +201,27 @@ def scale_by_kalman_filter(
 
     Source: Chen et al. (2020), arXiv 2011.04803, section 3.
     """
-    filtering = gradient_filter(statistics, covariance, decay, seed, differentiation, axis_name)
+    check_filter_options(statistics, covariance, decay, differentiation)
 
-    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
-        del extra_args
+    def init_fn(params: PyTree) -> KalmanFilterState:
+        return init_kalman_filter(params, covariance)
+
+    def update_fn(updates, state, params=None, *, value_fn=None, grad=None, **extra_args):
+        del grad, extra_args
         value_fn = require_value_fn("scale_by_kalman_filter", params, value_fn)
         require_gradient("scale_by_kalman_filter", updates, params)
-        state, _, _ = filtering.update(updates, state, params, value_fn)
-        return cast_like(state.belief.mean, updates), state
+        state, _, _ = kalman_filter_step(
+            state,
+            updates,
+            params,
+            value_fn,
+            statistics=statistics,
+            covariance=covariance,
+            decay=decay,
+            seed=seed,
+            differentiation=differentiation,
+            axis_name=axis_name,
+        )
+        return optax.tree.cast_like(state.belief.mean, updates), state
 
-    return optax.GradientTransformationExtraArgs(filtering.init, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

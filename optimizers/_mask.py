@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import PerExample, ValueFn
-from ..curvature._trees import PyTree, broadcast
+from ..curvature._tree import PyTree, broadcast
 
 
 def masked(

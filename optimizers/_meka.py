@@ -4,54 +4,78 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..curvature import BatchStatistics, Covariance, DirectionalStatistics, directional
-from ..curvature._mapped_axis import AxisName
-from ..curvature._push_forward import Differentiation
-from ..curvature._trees import PyTree, dot, quadratic_form
-from ._acquisitions import Acquisition, AcquisitionName
-from ._arguments import require_gradient, require_value_fn
-from ._direction import norm, unit
-from ._ema import debias
-from ._expected_improvement import step_rule
-from ._finite import select_state
+from ..curvature import (
+    AxisName,
+    BatchStatistics,
+    Covariance,
+    Differentiation,
+    LineBelief,
+    quadratic_form,
+)
+from ..curvature._line import observe_with_mode
+from ..curvature._tree import PyTree, dot, norm, safe_sqrt, unit
+from ._acquisition import Acquisition, AcquisitionName
+from ._arguments import (
+    check_cap,
+    require_consistency,
+    require_gradient,
+    require_value_fn,
+    resolve_trust_region,
+)
+from ._expected_improvement import (
+    CONSISTENT,
+    Observation,
+    StepState,
+    bend,
+    coarsest,
+    init_step,
+    move,
+    slope_correction,
+    slope_mismatch,
+    step_chooser,
+    step_limit,
+)
 from ._kalman_filter import (
     KalmanFilterState,
     Statistics,
+    check_filter_options,
     displacement_from,
-    gradient_filter,
+    init_kalman_filter,
+    kalman_filter_step,
+    select_filter,
 )
 from ._mask import masked
-from ._step_rule import Ahead, Behind, StepRuleState
+from ._trust_region import TrustRegion, adaptive_trust_region
 
 
 class MekaState(NamedTuple):
     """State of `meka`: gradient filter and step rule."""
 
     filter: KalmanFilterState
-    rule: StepRuleState
+    step: StepState
 
 
 def meka(
     acquisition: AcquisitionName | Acquisition = "expected_improvement",
     statistics: Statistics = "sketched",
     covariance: Covariance = "scalar",
-    calibrate: bool = True,
+    trust_region: TrustRegion | None = None,
     max_step_size: jax.typing.ArrayLike | None = None,
     mask: Any = None,
     decay: float = 0.99,
     seed: int = 0,
-    differentiation: Differentiation = "forward",
+    differentiation: Differentiation = "auto",
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Self-tuning descent: Kalman-filtered gradient, step size by expected improvement.
 
-        d = −m,    α = argmax over (0, α_tr] of E[max(−Δ(α), 0)],    θ ← θ + α d
+        d = −m,    α = argmax over (0, τ] of E[max(−Δ(α), 0)],    θ ← θ + α d
 
     The mean m of the gradient filter (`scale_by_kalman_filter`) is the direction, the step rule
     (`scale_by_expected_improvement`) its length; they share beliefs and measurements, so the
-    slope is the filter's, −d·m, and its variance the filter's share K·Var_i(g_i·d)/n of the
+    slope is the filter's, d·m, and its variance the filter's share K·Var_i(g_i·d)/n of the
     batch's. There is no learning rate. `acquisition="probability_of_improvement"` with
-    `calibrate=False` is the published rule.
+    `trust_region=newton_trust_region()` is the published rule.
 
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"`,
@@ -59,14 +83,14 @@ def meka(
       statistics: `"sketched"` for any `value_fn`; `"exact"` for one made by
         `mekax.curvature.per_example`.
       covariance: of the filter, `"scalar"`, `"per_leaf"` or `"diagonal"`.
-      calibrate: adapt the trust interval to what steps turn out to do.
+      trust_region: how far a line is believed; None is `adaptive_trust_region()`.
       max_step_size: cap on α, or None; may be an array.
       mask: prefix of the parameters with boolean leaves, or a function from parameters to one;
         leaves where it is False are held fixed. None trains all.
       decay: of the bias-corrected moving averages that smooth the variances of gradient and loss.
       seed: of the ±1 probes of the sketched statistics; the same seed gives the same run.
-      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"`
-        (reverse over reverse) or `"differences"`.
+      differentiation: `"auto"`: forward mode, or, for models without a forward-mode rule,
+        differences of gradients; `"forward"`, `"reverse"` (reverse over reverse), `"differences"`.
       axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
         parts, or None; gradients must be those of the whole batch.
 
@@ -98,66 +122,87 @@ def meka(
 
     Source: Chen et al. (2020), arXiv 2011.04803.
     """
-    filtering = gradient_filter(statistics, covariance, decay, seed, differentiation, axis_name)
-    rule = step_rule(acquisition, calibrate, max_step_size, decay)
+    check_filter_options(statistics, covariance, decay, differentiation)
+    check_cap(max_step_size)
+    trust_region = resolve_trust_region(trust_region, adaptive_trust_region)
+    choose = step_chooser(acquisition, trust_region)
 
     def init_fn(params: PyTree) -> MekaState:
-        return MekaState(filtering.init(params), rule.init(params))
+        return MekaState(init_kalman_filter(params, covariance), init_step(params, trust_region))
 
-    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
-        del extra_args
+    def update_fn(updates, state, params=None, *, value_fn=None, grad=None, **extra_args):
+        del grad, extra_args
         value_fn = require_value_fn("meka", params, value_fn)
         require_gradient("meka", updates, params)
-        filtered, stats, finite = filtering.update(updates, state.filter, params, value_fn)
+        filtered, stats, finite = kalman_filter_step(
+            state.filter,
+            updates,
+            params,
+            value_fn,
+            statistics=statistics,
+            covariance=covariance,
+            decay=decay,
+            seed=seed,
+            differentiation=differentiation,
+            axis_name=axis_name,
+        )
         mean = filtered.belief.mean
-        descent = jax.tree.map(jnp.negative, mean)
-        direction_norm = norm(descent)
-        direction = unit(descent, direction_norm)
-        seen = directional(value_fn, params, direction, differentiation, axis_name)
-        ahead = Ahead(
-            slope=-dot(mean, direction),
-            slope_variance=_gain_along(direction, filtered, decay) * seen.slope_variance,
-            curvature=seen.curvature,
-            curvature_variance=seen.curvature_variance,
-            direction_norm=direction_norm,
+        direction_norm = norm(mean)
+        direction = unit(optax.tree.scale(-1, mean), direction_norm)
+        seen, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
+        given = dot(updates, direction)
+        mismatch = slope_mismatch(given, seen.slope, updates, params)
+        slope = dot(mean, direction) * slope_correction(mismatch, given, seen.slope)
+        gain = _gain_along(direction, filtered, decay)
+        belief = bend(seen, slope)._replace(
+            slope=slope, slope_variance=gain * seen.slope_variance, covariance=gain * seen.covariance
         )
-        behind = _look_behind(state.filter, params, stats)
-        updates, _, new_rule, finite = rule.step(
-            state.rule, behind, ahead, descent, params, state.filter.params, finite
+        observation = _look_back(state.filter, params, stats, belief)._replace(
+            mismatch=mismatch,
+            finite=finite & jnp.isfinite(slope) & jnp.isfinite(seen.slope),
+            differentiation=jnp.int32(mode),
         )
-        refused = state.filter._replace(
-            skipped=jnp.asarray(optax.safe_increment(state.filter.skipped))
-        )
-        return updates, MekaState(select_state(finite, filtered, refused), new_rule)
+        limit = step_limit(params, mean, direction_norm, max_step_size)
+        resolution = coarsest(params) * safe_sqrt(dot(params, params))
+        step = choose(state.step, observation, belief, direction_norm, limit, resolution)
+        require_consistency("meka", step.gradient_mismatch, CONSISTENT)
+        updates, _ = move(step, mean, params, state.filter.params)
+        return updates, MekaState(select_filter(step.num_bad == 0, filtered, state.filter), step)
 
     return masked(optax.GradientTransformationExtraArgs(init_fn, update_fn), mask)
 
 
-def _look_behind(before: KalmanFilterState, params: PyTree, stats: BatchStatistics) -> Behind:
-    """Compare what the filter believed along the displacement with what the batch shows there."""
+def _look_back(
+    before: KalmanFilterState, params: PyTree, stats: BatchStatistics, ahead: LineBelief
+) -> Observation:
+    """What the batch shows along the displacement, out of what the filter has measured."""
     displacement = displacement_from(before.params, params, before.count == 0)
-    return Behind(
-        distance=norm(displacement),
-        claimed_slope=dot(before.belief.mean, displacement),
-        claimed_slope_variance=quadratic_form(before.belief.variance, displacement),
-        seen=DirectionalStatistics(
-            value=stats.value,
-            value_variance=stats.value_variance,
-            slope=stats.slope,
-            slope_variance=stats.slope_variance,
-            curvature=dot(displacement, stats.product),
-            curvature_variance=quadratic_form(stats.product_variance, displacement),
-        ),
-    )
+    distance = norm(displacement)
+    moved = distance > 0
+    behind = LineBelief(
+        value=stats.value,
+        value_variance=stats.value_variance,
+        slope=stats.slope,
+        slope_variance=stats.slope_variance,
+        curvature=dot(displacement, stats.product),
+        curvature_variance=quadratic_form(stats.product_variance, displacement),
+        covariance=jnp.zeros_like(ahead.covariance),
+    ).rescaled(1 / jnp.where(moved, distance, 1))
+    line = bend(optax.tree.where(moved, behind, ahead), ahead.slope)
+    line = line._replace(value=stats.value, value_variance=stats.value_variance)
+    return Observation(line, distance, True, True, distance, moved, 0)
 
 
-def _gain_along(direction: PyTree, filtered: KalmanFilterState, decay: float) -> jax.Array:
+def _gain_along(
+    direction: PyTree, filtered: KalmanFilterState, decay: jax.typing.ArrayLike
+) -> jax.Array:
     """Ratio of the filter's variance to the batch's along a direction, d·Pd / d·Σd.
 
     A corrected scalar variance is P = K Σ, so this is the gain; measured along d it turns the
     exact variance of the batch's slope into that of the filter's: d·Pd ≈ K·Var_i(g_i·d)/n. The
     isotropic P alone would say nothing about this direction.
     """
-    noise = quadratic_form(debias(filtered.noise, decay, filtered.count), direction)
+    noise = optax.tree.bias_correction(filtered.noise, decay, filtered.count)
+    noise = quadratic_form(noise, direction)
     variance = quadratic_form(filtered.belief.variance, direction)
     return jnp.where(noise > 0, variance / jnp.where(noise > 0, noise, 1), 1)

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..curvature._trees import PyTree, widen
-from ._finite import select
+from ..curvature._tree import PyTree, widen
 from ._metrics import metrics
 
 Criterion = Callable[[Mapping[str, jax.Array]], jax.Array]
@@ -100,7 +99,7 @@ def warm_start(
             lambda wide, u: (-rate * wide).astype(u.dtype), widen(updates), updates
         )
         count = jnp.asarray(optax.safe_increment(state.count))
-        return select(switched, chosen, fixed), WarmStartState(count, switched, inner)
+        return optax.tree.where(switched, chosen, fixed), WarmStartState(count, switched, inner)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -1,4 +1,4 @@
-"""Arithmetic on pytrees: inner products, quadratic forms, and precision of the accumulators.
+"""What `optax.tree` lacks: sums in float32 or wider, and prefixes.
 
 A *prefix* is a pytree whose leaves stand for whole subtrees of another one: a single scalar is a
 prefix of every tree. Variances are stored as prefixes of the parameters (see `_covariance.py`), so
@@ -17,6 +17,11 @@ PyTree = Any
 def accumulator_dtype(*arrays: jax.typing.ArrayLike) -> jnp.dtype:
     """Dtype in which sums over `arrays` are kept: at least float32, wider if they are."""
     return jnp.result_type(jnp.float32, *arrays)
+
+
+def real_dtype(*arrays: jax.typing.ArrayLike) -> jnp.dtype:
+    """Dtype of a norm of `arrays`: that of their accumulator, real where they are complex."""
+    return jnp.finfo(accumulator_dtype(*arrays)).dtype
 
 
 def widen(tree: PyTree) -> PyTree:
@@ -41,20 +46,54 @@ def zeros_like(tree: PyTree, wide: bool = False) -> PyTree:
     )
 
 
-def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Cast every leaf of `tree` to the dtype of the matching leaf of `like`."""
-    return jax.tree.map(lambda leaf, other: jnp.asarray(leaf, jnp.result_type(other)), tree, like)
-
-
 def size(tree: PyTree) -> int:
     """Count the scalar entries of a tree, the dimension D."""
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 def dot(left: PyTree, right: PyTree) -> jax.Array:
-    """Inner product of two trees of one structure, accumulated in float32 or wider."""
-    products = jax.tree.map(lambda a, b: jnp.sum(widen(a) * widen(b)), left, right)
-    return sum(jax.tree.leaves(products), start=jnp.zeros((), jnp.float32))
+    """Real inner product of two trees of one structure, accumulated in float32 or wider."""
+
+    # A sum of products and not `optax.tree.vdot`, whose operands XLA writes to memory first.
+    def products(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.real(jnp.conj(widen(a)) * widen(b)))
+
+    return sum(
+        jax.tree.leaves(jax.tree.map(products, left, right)), start=jnp.zeros((), jnp.float32)
+    )
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root whose derivative at 0 is 0, so that no gradient through it is NaN."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def norm(tree: PyTree) -> jax.Array:
+    """Euclidean norm of a tree, whatever its scale: squares are relative to the largest entry."""
+    largest = [jnp.max(jnp.abs(widen(x))) for x in jax.tree.leaves(tree) if jnp.size(x)]
+    if not largest:
+        return jnp.zeros((), jnp.float32)
+    most = jnp.max(jnp.stack(largest)) if len(largest) > 1 else largest[0]
+    return norm_near(tree, jax.lax.stop_gradient(most))
+
+
+def norm_near(tree: PyTree, guess: jax.Array) -> jax.Array:
+    """Euclidean norm of a tree by squares relative to a guess of it, in one pass; 0 is no guess."""
+    scale = jnp.where((guess > 0) & jnp.isfinite(guess), guess, 1)
+    scaled = jax.tree.map(lambda x: x / scale, widen(tree))
+    return scale * safe_sqrt(dot(scaled, scaled))
+
+
+def unit(tree: PyTree, length: jax.Array) -> PyTree:
+    """Divide a tree by its norm `length`; zero stays zero."""
+    safe = jnp.where(length > 0, length, 1)
+    return jax.tree.map(lambda x: x / safe, widen(tree))
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether every entry of every leaf is finite, a boolean scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def broadcast(prefix: PyTree, tree: PyTree) -> PyTree:

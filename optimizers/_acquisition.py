@@ -1,6 +1,6 @@
 """What makes a step size good, given a Gaussian model of the change of the loss.
 
-An acquisition maps a `LineModel` and step sizes to utilities of the same shape; the step rule
+An acquisition maps a `LineBelief` and step sizes to utilities of the same shape; the step rule
 takes the maximizer over its trust interval. Any callable of this form may be passed as
 `acquisition=`; only the order of the utilities counts.
 """
@@ -11,14 +11,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from ._line_model import LineModel
+from ..curvature import LineBelief
+from ..curvature._tree import safe_sqrt
 from ._normal import log_improvement
 
-Acquisition = Callable[[LineModel, jax.Array], jax.Array]
+Acquisition = Callable[[LineBelief, jax.Array], jax.Array]
 AcquisitionName = Literal["expected_improvement", "probability_of_improvement", "expected_decrease"]
 
 
-def log_expected_improvement(model: LineModel, step_size: jax.Array) -> jax.Array:
+def log_expected_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Logarithm of the expected improvement, finite where the value itself underflows.
 
         log E[max(−Δ(α), 0)] = log √v + log(φ(z) + z Φ(z)),    z = −μ/√v,    v = α² p + ¼ α⁴ q
@@ -28,7 +29,7 @@ def log_expected_improvement(model: LineModel, step_size: jax.Array) -> jax.Arra
     float32 (1/eps), so that the result stays finite.
 
     Args:
-      model: the change of the loss along the direction.
+      belief: the change of the loss along the direction.
       step_size: α ≥ 0, any shape.
 
     Returns:
@@ -36,19 +37,18 @@ def log_expected_improvement(model: LineModel, step_size: jax.Array) -> jax.Arra
 
     Example:
       >>> import jax.numpy as jnp
-      >>> model = LineModel(*map(jnp.asarray, (1.0, 1.0, 0.0, 0.0, 0.0)))
-      >>> float(log_expected_improvement(model, jnp.array(1.0)))  # log a²/2h, no noise
+      >>> belief = LineBelief(0.0, 0.0, jnp.array(-1.0), 0.0, 1.0, 0.0, 0.0)
+      >>> float(log_expected_improvement(belief, jnp.array(1.0)))  # log a²/2h, no noise
       -0.693147...
 
     Source: Mockus (1975); Ament et al. (2023), arXiv 2310.20708, for the logarithm.
     """
-    change = model.change(step_size)
-    limits = jnp.finfo(change.dtype)
-    std = jnp.maximum(model.change_std(step_size), limits.eps * jnp.abs(change)) + limits.tiny
+    change = belief.change(step_size)
+    std = _resolved(safe_sqrt(belief.change_variance(step_size)), change)
     return jnp.log(std) + log_improvement(-change / std)
 
 
-def expected_improvement(model: LineModel, step_size: jax.Array) -> jax.Array:
+def expected_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Expected improvement E[max(−Δ(α), 0)] = −μ Φ(z) + √v φ(z), z = −μ/√v, v = α² p + ¼ α⁴ q.
 
     Its maximizer is a/h without noise and grows with noise; with q > 0 it is unbounded, because
@@ -56,7 +56,7 @@ def expected_improvement(model: LineModel, step_size: jax.Array) -> jax.Array:
     interval only.
 
     Args:
-      model: the change of the loss along the direction.
+      belief: the change of the loss along the direction.
       step_size: α ≥ 0, any shape.
 
     Returns:
@@ -64,31 +64,31 @@ def expected_improvement(model: LineModel, step_size: jax.Array) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> model = LineModel(*map(jnp.asarray, (0.0, 0.0, 1.0, 0.0, 0.0)))
-      >>> float(expected_improvement(model, jnp.array(1.0)))  # φ(0)
+      >>> belief = LineBelief(0.0, 0.0, jnp.array(0.0), 1.0, 0.0, 0.0, 0.0)
+      >>> float(expected_improvement(belief, jnp.array(1.0)))  # φ(0)
       0.398942...
 
     Source: Mockus (1975); Jones et al. (1998), equation 15.
     """
-    return jnp.exp(log_expected_improvement(model, step_size))
+    return jnp.exp(log_expected_improvement(belief, step_size))
 
 
-def log_probability_of_improvement(model: LineModel, step_size: jax.Array) -> jax.Array:
+def log_probability_of_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Logarithm of the probability of improvement, log Φ(z), accurate in the lower tail.
 
     See `probability_of_improvement`. Where nothing is uncertain it is 0 for a decrease and very
     negative for an increase.
     """
-    return jax.scipy.stats.norm.logcdf(_score(model, step_size))
+    return jax.scipy.stats.norm.logcdf(_score(belief, step_size))
 
 
-def probability_of_improvement(model: LineModel, step_size: jax.Array) -> jax.Array:
+def probability_of_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Probability P(Δ(α) < 0) = Φ(z), z = −μ/√(2s + α² p + ¼ α⁴ q): the published choice.
 
     Its maximizer lies in (0, a/h] and goes to 0 with s.
 
     Args:
-      model: the change of the loss along the direction.
+      belief: the change of the loss along the direction.
       step_size: α ≥ 0, any shape.
 
     Returns:
@@ -96,25 +96,25 @@ def probability_of_improvement(model: LineModel, step_size: jax.Array) -> jax.Ar
 
     Example:
       >>> import jax.numpy as jnp
-      >>> model = LineModel(*map(jnp.asarray, (1.0, 2.0, 0.0, 0.0, 0.5)))
-      >>> float(probability_of_improvement(model, jnp.array(1.0)))  # no expected change
+      >>> belief = LineBelief(0.0, 0.5, jnp.array(-1.0), 0.0, 2.0, 0.0, 0.0)
+      >>> float(probability_of_improvement(belief, jnp.array(1.0)))  # no expected change
       0.5
 
     Source: Chen et al. (2020), arXiv 2011.04803, section 4; Kushner (1964).
     """
-    return jax.scipy.stats.norm.cdf(_score(model, step_size))
+    return jax.scipy.stats.norm.cdf(_score(belief, step_size))
 
 
-def expected_decrease(model: LineModel, step_size: jax.Array) -> jax.Array:
+def expected_decrease(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Expected decrease −μ(α) = α a − ½ α² h: the quadratic rule, maximal at a/h.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> model = LineModel(*map(jnp.asarray, (1.0, 2.0, 0.0, 0.0, 0.0)))
-      >>> float(expected_decrease(model, jnp.array(0.5)))
+      >>> belief = LineBelief(0.0, 0.0, jnp.array(-1.0), 0.0, 2.0, 0.0, 0.0)
+      >>> float(expected_decrease(belief, jnp.array(0.5)))
       0.25
     """
-    return -model.change(step_size)
+    return -belief.change(step_size)
 
 
 def improvement_threshold(probability: float = 0.9) -> Acquisition:
@@ -135,8 +135,8 @@ def improvement_threshold(probability: float = 0.9) -> Acquisition:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> model = LineModel(*map(jnp.asarray, (1.0, 1.0, 0.0, 0.0, 0.0)))
-      >>> improvement_threshold(0.9)(model, jnp.array([1.9, 2.1])).tolist()
+      >>> belief = LineBelief(0.0, 0.0, jnp.array(-1.0), 0.0, 1.0, 0.0, 0.0)
+      >>> improvement_threshold(0.9)(belief, jnp.array([1.9, 2.1])).tolist()
       [1.8999..., -2.0999...]
     """
     if not 0.5 < probability < 1.0:
@@ -145,23 +145,26 @@ def improvement_threshold(probability: float = 0.9) -> Acquisition:
             "Below one half every direction would do; 0.9 is a usual choice."
         )
 
-    def threshold(model: LineModel, step_size: jax.Array) -> jax.Array:
-        descent = model.slope - 0.5 * step_size * model.curvature
-        spread = model.slope_variance + 0.25 * jnp.square(step_size) * model.curvature_variance
-        quantile = jax.scipy.stats.norm.ppf(jnp.asarray(probability, spread.dtype))
-        feasible = descent >= quantile * jnp.sqrt(spread)
+    def threshold(belief: LineBelief, step_size: jax.Array) -> jax.Array:
+        change = belief.change(step_size)
+        quantile = jax.scipy.stats.norm.ppf(jnp.asarray(probability, change.dtype))
+        feasible = -change >= quantile * safe_sqrt(belief.change_variance(step_size))
         return jnp.where(feasible, step_size, -step_size)
 
     return threshold
 
 
-def _score(model: LineModel, step_size: jax.Array) -> jax.Array:
+def _score(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Z = −μ/√(2s + v), the argument of Φ; finite, with ±1/eps standing for certainty."""
-    change = model.change(step_size)
+    change = belief.change(step_size)
+    variance = belief.change_variance(step_size) + 2 * belief.value_variance
+    return -change / _resolved(safe_sqrt(variance), change)
+
+
+def _resolved(std: jax.Array, change: jax.Array) -> jax.Array:
+    """A standard deviation that is never below the rounding of the mean, nor 0."""
     limits = jnp.finfo(change.dtype)
-    std = jnp.hypot(model.change_std(step_size), jnp.sqrt(2 * model.value_variance))
-    std = jnp.maximum(std, limits.eps * jnp.abs(change)) + limits.tiny
-    return -change / std
+    return jnp.maximum(std, float(limits.eps) * jnp.abs(change)) + float(limits.tiny)
 
 
 # The rule maximizes the logarithms: same maximizer, no underflow.
@@ -184,6 +187,6 @@ def resolve_acquisition(acquisition: AcquisitionName | Acquisition) -> Acquisiti
     if acquisition not in _NAMED:
         raise ValueError(
             f"mekax: acquisition must be one of {', '.join(map(repr, _NAMED))} or a callable "
-            f"(model, step_size) -> utility, got {acquisition!r}. Pass one of these."
+            f"(belief, step_size) -> utility, got {acquisition!r}. Pass one of these."
         )
     return _NAMED[acquisition]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ._trees import PyTree
+from ._tree import PyTree
 
 
 class DenseStatistics(NamedTuple):

@@ -1,0 +1,270 @@
+"""How far a line is to be believed: an interval of steps, and how it learns from what became of them.
+
+A trust region is an object with `init`, `update`, `reject` and `radius`, handed over as
+`trust_region=`; `adaptive_trust_region` is the default, `newton_trust_region` the published rule.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..curvature import LineBelief
+
+_LOG_LIMIT = 60.0  # of the radius in units of the direction, either way
+_CURVATURE_DECAY = 0.9  # of the running magnitude of the curvature
+_BACKOFF_DECAY = 0.8
+_NEWTON_RATIO_GROWTH = 0.1
+
+
+class Outcome(enum.IntEnum):
+    """What became of the last step.
+
+    | name       | what the next batch found                                                    |
+    |------------|------------------------------------------------------------------------------|
+    | NONE       | no step: the first batch, one after a rejection, or one not applied          |
+    | TAKEN      | the step that was chosen, up to the radius                                   |
+    | TRUNCATED  | the step that was chosen, which something kept shorter than the radius       |
+    | EXTERNAL   | a step that somebody else made                                               |
+    | UNRESOLVED | nothing: rounding of the parameters swallowed the step                       |
+    | SKIPPED    | something that is not finite: the batch is left out                          |
+    | REJECTED   | the same, batch after batch: the step is taken back                          |
+    """
+
+    NONE = 0
+    TAKEN = 1
+    TRUNCATED = 2
+    EXTERNAL = 3
+    UNRESOLVED = 4
+    SKIPPED = 5
+    REJECTED = 6
+
+
+class TrustRegion(NamedTuple):
+    """Functions that say how far a line is to be believed.
+
+    Attributes:
+      init: `dtype -> state`, a NamedTuple of scalars with the fields `count`, the steps that it has
+        learned from (below 20 the curvature is measured at every step), and `radius`, where the
+        last interval ended by what was learned.
+      update: `(state, outcome, observation, belief, direction_norm, limit) -> state` learns from
+        the last step. `observation` is the line of that step, α = 1 being the step; `belief` is the
+        line that lies ahead, per unit of length.
+      reject: `state -> state` after a step that was taken back.
+      radius: `(state, belief) -> length` at which the interval along `belief` ends.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[..., Any]
+    reject: Callable[[Any], Any]
+    radius: Callable[[Any, LineBelief], jax.Array]
+
+
+def newton_length(slope: jax.Array, curvature: jax.Array) -> jax.Array:
+    """Distance −s/h to the minimum of a line; ∞ where nothing bends, 0 where nothing falls."""
+    length = -slope / jnp.where(curvature > 0, curvature, 1)
+    return jnp.where(slope < 0, jnp.where(curvature > 0, length, jnp.inf), 0)
+
+
+class NewtonState(NamedTuple):
+    """State of `newton_trust_region`, which learns nothing: 0, and the last radius.
+
+    Attributes:
+      count: 0, int32.
+      radius: where the last interval ended.
+      curvature_magnitude: moving average of |h|, uncorrected.
+      steps: values in it, int32.
+    """
+
+    count: jax.Array
+    radius: jax.Array
+    curvature_magnitude: jax.Array
+    steps: jax.Array
+
+
+def newton_trust_region(max_newton_ratio: float = 3.0) -> TrustRegion:
+    """Believe a line up to so many Newton steps −s/h, whatever steps turn out to do.
+
+    Args:
+      max_newton_ratio: radius in Newton steps.
+
+    Returns:
+      A `TrustRegion`.
+
+    Example:
+      >>> from mekax.optimizers import meka, newton_trust_region
+      >>> tx = meka("probability_of_improvement", trust_region=newton_trust_region())
+
+    Source: Chen et al. (2020), arXiv 2011.04803, section 4.
+    """
+
+    def init(dtype: Any) -> NewtonState:
+        zero = lambda: jnp.zeros((), dtype)  # noqa: E731
+        count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+        return NewtonState(count(), zero(), zero(), count())
+
+    def update(state, outcome, observation, belief, direction_norm, limit):
+        del outcome, observation, direction_norm, limit
+        steps = jnp.asarray(optax.safe_increment(state.steps))
+        magnitude = _update_magnitude(state.curvature_magnitude, belief)
+        new = NewtonState(state.count, state.radius, magnitude, steps)
+        return new._replace(radius=radius(new, belief))
+
+    def radius(state: NewtonState, belief: LineBelief) -> jax.Array:
+        bound = _curvature_bound(state.curvature_magnitude, state.steps, belief)
+        return max_newton_ratio * newton_length(belief.slope, bound)
+
+    return TrustRegion(init, update, lambda state: state, radius)
+
+
+class AdaptiveState(NamedTuple):
+    """State of `adaptive_trust_region`.
+
+    Attributes:
+      count: steps learned from, less those that others made, int32.
+      steps: lines seen, int32.
+      log_radius: logarithm of the radius τ, a step size in units of the direction as given.
+      slope: s of the steps made, averaged.
+      curvature: h of the steps made, averaged.
+      curvature_magnitude: moving average of |h| of the lines ahead, uncorrected.
+      backoff: halvings of the radius that rejected steps have left, fading with good ones.
+      radius: length at which the last interval ended by τ.
+    """
+
+    count: jax.Array
+    steps: jax.Array
+    log_radius: jax.Array
+    slope: jax.Array
+    curvature: jax.Array
+    curvature_magnitude: jax.Array
+    backoff: jax.Array
+    radius: jax.Array
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Scalars for `mekax.optimizers.metrics`, where they are explained."""
+        return {"radius": jnp.exp(self.log_radius), "num_adaptations": self.count}
+
+
+def adaptive_trust_region(
+    target_ratio: float = 0.1,
+    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 2 / (count + 10),
+    averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 100 / (count + 100),
+    initial_newton_ratio: float = 0.3,
+    max_newton_ratio: float = 3.0,
+) -> TrustRegion:
+    """Close the loop on the slope that a fresh batch finds after the step.
+
+        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 2/(k + 10),   ρ = 0.1
+
+    s = g·δ and h = δ·Bδ are what the batch after a step δ finds along it, k counts such steps and
+    ⟨·⟩ averages them with the weight 100/(k + 100). A step up to the minimum of its line leaves
+    s = 0; the aim is a little beyond it. As the averages cover a part of all steps, the fraction
+    stays informative where one batch sees mostly noise, and τ falls like a power of k.
+
+    τ is a step size, in units of the direction as given: a direction that carries momentum needs
+    steps that change slowly, and its own length says how sure it is. Until a step was learned from,
+    τ is 0.3 Newton steps −s/h of the line ahead. No step exceeds min(1 + k/10, 3) of them, with the
+    lower end min(s, 0) − √p of the slope. There, h is the larger of the newest curvature and its
+    running magnitude: never negative, never suddenly small.
+
+    A step that something kept short says nothing for a longer one. One of which rounding leaves
+    nothing asks for the longest there is. One that is taken back halves the interval for about ten
+    steps, and counts as the worst that a step can be.
+
+    Args:
+      target_ratio: ρ, the slope after the step that is aimed at, as a part of its curvature.
+      adaptation_gain: η, how far the k-th step moves log τ, at most.
+      averaging_weight: of the k-th step in the averages of slope and curvature.
+      initial_newton_ratio: first radius in Newton steps: the curvature measured at the start is no
+        good guide far from it.
+      max_newton_ratio: Newton steps that no step exceeds.
+
+    Returns:
+      A `TrustRegion`.
+
+    Example:
+      >>> from mekax.optimizers import adameka, adaptive_trust_region
+      >>> tx = adameka(trust_region=adaptive_trust_region(target_ratio=0.2))
+
+    Source: Robbins & Monro (1951) for the gain; blackjax and Hoffman & Gelman (2014), arXiv
+    1111.4246, section 3.2, for a step size by stochastic approximation of its logarithm.
+    """
+
+    def init(dtype: Any) -> AdaptiveState:
+        # Every leaf is an array of its own: shared ones cannot be donated.
+        integers = [jnp.zeros((), jnp.int32) for _ in range(2)]
+        return AdaptiveState(*integers, *(jnp.zeros((), dtype) for _ in range(6)))
+
+    def update(
+        state: AdaptiveState,
+        outcome: jax.Array,
+        observation: LineBelief,
+        belief: LineBelief,
+        direction_norm: jax.Array,
+        limit: jax.Array,
+    ) -> AdaptiveState:
+        taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
+        unresolved = outcome == Outcome.UNRESOLVED
+        weight = jnp.where(taken, averaging_weight(state.count), 0)
+        slope = state.slope + weight * (observation.slope - state.slope)
+        curvature = state.curvature + weight * (observation.curvature - state.curvature)
+        scale = jnp.abs(slope) + jnp.abs(curvature)
+        error = slope - target_ratio * jnp.maximum(curvature, 0)
+        error = error / jnp.where(scale > 0, scale, 1)
+        error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0), error)
+        error = jnp.where(unresolved, -1, jnp.where(taken, error, 0))
+
+        # What others do takes back a step, so that those that are ours by chance come to nothing.
+        others = jnp.where(outcome == Outcome.EXTERNAL, 1, 0)
+        count = jnp.maximum(state.count + jnp.where(taken, 1, 0) - others, 0)
+        count = jnp.where(unresolved, jnp.maximum(count, 1), count)
+        log_radius = state.log_radius - adaptation_gain(count) * error
+
+        steps = jnp.asarray(optax.safe_increment(state.steps))
+        magnitude = _update_magnitude(state.curvature_magnitude, belief)
+        bound = _curvature_bound(magnitude, steps, belief)
+        start = jnp.minimum(initial_newton_ratio * newton_length(belief.slope, bound), limit)
+        smallest, largest = jnp.finfo(start.dtype).tiny, jnp.finfo(start.dtype).max
+        length = jnp.maximum(direction_norm, smallest)
+        log_start = jnp.log(jnp.maximum(start, smallest) / length)
+        log_radius = jnp.where(count > 0, log_radius, log_start)
+        log_radius = jnp.clip(log_radius, -_LOG_LIMIT, _LOG_LIMIT)
+        radius = jnp.minimum(jnp.exp(log_radius) * length, largest)
+        return AdaptiveState(
+            count=count,
+            steps=steps,
+            log_radius=log_radius,
+            slope=slope,
+            curvature=curvature,
+            curvature_magnitude=magnitude,
+            backoff=_BACKOFF_DECAY * state.backoff,
+            radius=jnp.where((count > 0) | (start > 0), radius, 0),
+        )
+
+    def reject(state: AdaptiveState) -> AdaptiveState:
+        count = jnp.maximum(state.count, 1)
+        log_radius = state.log_radius - adaptation_gain(count)
+        return state._replace(count=count, log_radius=log_radius, backoff=state.backoff + 1)
+
+    def radius(state: AdaptiveState, belief: LineBelief) -> jax.Array:
+        # Where the batch sees no descent, what its noise allows for still is one.
+        slope = jnp.minimum(belief.slope, 0) - jnp.sqrt(belief.slope_variance)
+        bound = _curvature_bound(state.curvature_magnitude, state.steps, belief)
+        newton_ratio = jnp.minimum(1 + _NEWTON_RATIO_GROWTH * state.count, max_newton_ratio)
+        farthest = newton_ratio * newton_length(slope, bound)
+        return jnp.minimum(state.radius * jnp.exp2(-state.backoff), farthest)
+
+    return TrustRegion(init, update, reject, radius)
+
+
+def _update_magnitude(magnitude: jax.Array, belief: LineBelief) -> jax.Array:
+    return optax.tree.update_moment(jnp.abs(belief.curvature), magnitude, _CURVATURE_DECAY, 1)
+
+
+def _curvature_bound(magnitude: jax.Array, steps: jax.Array, belief: LineBelief) -> jax.Array:
+    """The larger of the newest curvature and its running magnitude."""
+    running = optax.tree.bias_correction(magnitude, _CURVATURE_DECAY, steps)
+    return jnp.maximum(belief.curvature, running)
