@@ -168,13 +168,15 @@ def mean_gradient(
 ) -> PyTree:
     """Mean gradient (1/n) Σ_i ∇ℓ_i(θ) of a batch, a pytree like `params`.
 
-    XLA shares it with the gradient that the caller computes in the same program.
+    Of complex parameters it is the conjugate of what `jax.grad` returns, against which the loss
+    falls. XLA shares it with the gradient that the caller computes in the same program.
     """
 
     def mean_loss(point: PyTree) -> jax.Array:
         return jnp.mean(widen(per_example_losses(value_fn)(point)))
 
-    return mean_over_axis(jax.grad(mean_loss)(as_local(params, axis_name)), axis_name)
+    gradient = jax.grad(mean_loss)(as_local(params, axis_name))
+    return mean_over_axis(jax.tree.map(jnp.conj, gradient), axis_name)
 
 
 def gradient_and_product(

@@ -11,8 +11,14 @@ from ._tree import PyTree
 ValueFn = Callable[[PyTree], jax.Array]
 
 
-def check_params(params: PyTree) -> None:
-    """Raise unless `params` has at least one leaf and all leaves are real and floating."""
+def check_params(params: PyTree, complex_too: bool = False) -> None:
+    """Raise unless `params` has at least one leaf and all leaves are floating-point arrays.
+
+    Args:
+      params: a pytree of arrays.
+      complex_too: whether complex leaves will do.
+    """
+    wanted = jnp.inexact if complex_too else jnp.floating
     leaves = jax.tree_util.tree_leaves_with_path(params)
     # Optax probes the structure of states with a leafless placeholder of its own type.
     if not leaves and isinstance(params, dict | list | tuple | None):
@@ -27,8 +33,8 @@ def check_params(params: PyTree) -> None:
                 f"function at {jax.tree_util.keystr(path) or 'the only leaf'}. Pass the arrays of "
                 f"the model alone, with Equinox eqx.filter(model, eqx.is_inexact_array)."
             )
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, wanted):
             name = jax.tree_util.keystr(path) or "the only leaf"
             raise TypeError(
                 f"mekax: expected params whose leaves are all real floating-point arrays, got "

@@ -24,9 +24,9 @@ def train_step(params, state, key):
     def value_fn(p):  # batch and key are fixed: every evaluation sees one dropout mask
         return losses(p, images[rows], labels[rows], dropout_key)
 
-    loss, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
-    updates, state = tx.update(grads, state, params, value_fn=value_fn)
-    return optax.apply_updates(params, updates), state, {"loss": loss, **metrics(state)}
+    value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
+    updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
+    return optax.apply_updates(params, updates), state, {"loss": value, **metrics(state)}
 
 
 def train(steps=300):  # yields what to log: floats by name

@@ -2,7 +2,7 @@
 import jax
 import optax
 from flax import nnx
-from mekax.optimizers import meka, metrics, nnx_value_fn
+from mekax.optimizers import adameka, metrics, nnx_value_fn
 from sklearn.datasets import load_digits
 
 images, labels = map(jax.numpy.asarray, load_digits(return_X_y=True))
@@ -26,15 +26,15 @@ def losses(model, x, y):  # one per example, shape (batch,)
 
 @nnx.jit
 def train_step(model, optimizer, x, y):
-    value_fn = nnx_value_fn(model, losses, x, y)  # first: it keeps the dropout counters of now
-    loss, grads = nnx.value_and_grad(lambda model: losses(model, x, y).mean())(model)
-    optimizer.update(model, grads, value_fn=value_fn)
-    return {"loss": loss, **metrics(nnx.as_pure(optimizer.opt_state))}
+    value_fn = nnx_value_fn(model, losses, x, y)  # first: gradient and value_fn share one mask
+    value, grads = nnx.value_and_grad(lambda model: losses(model, x, y).mean())(model)
+    optimizer.update(model, grads, value=value, grad=grads, value_fn=value_fn)
+    return {"loss": value, **metrics(nnx.as_pure(optimizer.opt_state))}
 
 
 def train(steps=300):  # yields what to log: floats by name
     model = Net(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, meka(), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, adameka(), wrt=nnx.Param)
     for key in jax.random.split(jax.random.key(1), steps):
         rows = jax.random.choice(key, len(labels), (64,))
         yield jax.tree.map(float, train_step(model, optimizer, images[rows], labels[rows]))

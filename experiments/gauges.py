@@ -17,11 +17,11 @@ _GAUGES = {
     "step_size": "step size",
     "snr": "signal-to-noise",
     "curvature": "curvature",
-    "calibration": "calibration",
-    "trust": "trust",
+    "slope_ratio": "slope ratio",
+    "radius": "radius",
     "gain": "gain",
     "gradient_norm": "gradient norm",
-    "skipped": "skipped steps",
+    "num_rejected": "rejected batches",
 }
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..optimizers import losses_and_grad, metrics
+from ..optimizers import metrics
 from .data_order import batches
 from .problems import Problem
 from .problems.evaluation import first, measures
@@ -24,7 +24,7 @@ PyTree = Any
 Setting = Mapping[str, float]  # of one lane; the numbers are traced
 Place = Callable[[PyTree, PyTree], PyTree]  # (state, params) -> params to evaluate at
 AT_ONCE = 6  # lanes: more of them share operations, fewer share the cache
-GAUGES = ("step_size", "trust", "calibration", "gain", "lessons", "skipped")
+GAUGES = ("step_size", "radius", "slope_ratio", "gain", "num_adaptations", "num_rejected")
 LAST = "last"
 
 
@@ -166,13 +166,10 @@ def one_step(problem: Problem, tx: optax.GradientTransformationExtraArgs) -> Cal
         def value_fn(params: PyTree) -> jax.Array:
             return problem.losses(params, batch, batch_key)
 
-        losses, grads = losses_and_grad(value_fn)(params)
-        loss = jnp.mean(losses)
-        updates, state = tx.update(
-            grads, state, params, value_fn=value_fn, losses=losses, value=loss
-        )
+        value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
         params: PyTree = optax.apply_updates(params, updates)
-        return Carry(params, state, key, count + 1), loss
+        return Carry(params, state, key, count + 1), value
 
     return step
 

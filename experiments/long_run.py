@@ -81,8 +81,8 @@ def summary(seen: dict[str, list[float]]) -> str:
     def span(name: str) -> str:
         return f"{min(seen[name]):.2g}–{max(seen[name]):.2g}"
 
-    told = [f"{seen['step'][-1]:,.0f} steps", f"{seen['skipped'][-1]:.0f} skipped"]
-    told += [f"{name} {ends(name)}" for name in ("loss", "trust", "microseconds", "megabytes")]
+    told = [f"{seen['step'][-1]:,.0f} steps", f"{seen['num_rejected'][-1]:.0f} rejected"]
+    told += [f"{name} {ends(name)}" for name in ("loss", "radius", "microseconds", "megabytes")]
     told += [f"arrays {ends('arrays')}", *(f"{name} {span(name)}" for name in SPREADS)]
     return ", ".join(told)
 
@@ -109,9 +109,9 @@ def _training(tx: optax.GradientTransformationExtraArgs, dtype: Any) -> tuple[An
         def value_fn(params: Any) -> jax.Array:
             return jnp.square(outputs(params, x.astype(dtype)) - y)
 
-        loss, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn)
-        return (optax.apply_updates(params, updates), state), loss
+        value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
+        return (optax.apply_updates(params, updates), state), value
 
     @functools.partial(jax.jit, donate_argnums=0)
     def advance(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:

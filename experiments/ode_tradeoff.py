@@ -119,9 +119,10 @@ def points(order: int, size: Size) -> list[Point]:
 def _trained(problem: Any, seed: jax.Array, rows: jax.Array) -> Any:
     """Parameters after a step of `adameka` on each row of examples."""
     import jax
+    import jax.numpy as jnp
     import optax
 
-    from ..optimizers import adameka, losses_and_grad
+    from ..optimizers import adameka
 
     tx, key = adameka(), jax.random.key(seed)
 
@@ -132,8 +133,8 @@ def _trained(problem: Any, seed: jax.Array, rows: jax.Array) -> Any:
         def value_fn(params: Any) -> jax.Array:
             return problem.losses(params, batch, key)  # which makes no use of the key
 
-        losses, grads = losses_and_grad(value_fn)(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn, losses=losses)
+        value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
         return (optax.apply_updates(params, updates), state), None
 
     params = problem.init(key)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..optimizers import losses_and_grad, metrics
+from ..optimizers import metrics
 from .optimizer_specs import build
 from .problems import Problem
 
@@ -67,11 +67,11 @@ def compile_program(problem: Problem, kind: str, batch_size: int) -> Program:
         def value_fn(params: PyTree) -> jax.Array:
             return problem.losses(params, batch, batch_key)
 
-        losses, grads = losses_and_grad(value_fn)(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn, losses=losses)
+        value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
         params: PyTree = optax.apply_updates(params, updates)
         records = {
-            "loss": jnp.mean(losses),
+            "loss": value,
             "gradient_norm": optax.tree.norm(grads),
             "step_length": optax.tree.norm(updates),
             **_gauges(state),

@@ -154,8 +154,8 @@ def live(run: Run) -> str:
         parts.append(f"step size {newest['step_size']:.2g}")
     if "snr" in newest:
         parts.append(f"signal-to-noise {newest['snr']:.2g}")
-    if newest.get("skipped"):
-        parts.append(f"{newest['skipped']:.0f} skipped")
+    if newest.get("num_rejected"):
+        parts.append(f"{newest['num_rejected']:.0f} rejected")
     return ", ".join(parts)
 
 

@@ -86,9 +86,9 @@ def _training():
         def value_fn(params):
             return (jnp.tanh(x @ params[0]) @ params[1])[:, 0] ** 2
 
-        loss, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
-        updates, inner = tx.update(grads, inner, params, value_fn=value_fn)
-        return (optax.apply_updates(params, updates), inner), loss
+        value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
+        updates, inner = tx.update(grads, inner, params, value=value, grad=grads, value_fn=value_fn)
+        return (optax.apply_updates(params, updates), inner), value
 
     return (params, tx.init(params)), jax.jit(step, donate_argnums=0)
 

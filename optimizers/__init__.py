@@ -9,6 +9,7 @@ from ._acquisition import (
     probability_of_improvement,
 )
 from ._adameka import adameka
+from ._arguments import close_over
 from ._average import average_iterates, eval_params
 from ._expected_improvement import scale_by_expected_improvement
 from ._kalman_filter import scale_by_kalman_filter
@@ -25,6 +26,7 @@ __all__ = [
     "adameka",
     "adaptive_trust_region",
     "average_iterates",
+    "close_over",
     "eval_params",
     "expected_decrease",
     "expected_improvement",

@@ -6,6 +6,7 @@ import optax
 
 from ..curvature import AxisName, Differentiation
 from ..curvature._tree import PyTree, dot, widen, zeros_like
+from ..curvature._validation import check_params
 from ._acquisition import Acquisition, AcquisitionName
 from ._expected_improvement import CURVATURE_INTERVAL, scale_by_expected_improvement
 from ._mask import masked
@@ -98,6 +99,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
     adam = optax.scale_by_adam(eps_root=_EPSILON_ROOT)
 
     def init_fn(params: PyTree) -> optax.OptState:
+        check_params(params, complex_too=True)
         return adam.init(zeros_like(params, wide=True))
 
     def update_fn(updates, state, params=None):

@@ -27,18 +27,72 @@ def require_value_fn(name: str, params: Any, value_fn: ValueFn | None) -> ValueF
             f"mekax: {name} expected value_fn to be a function from params to per-example losses, "
             f"got {type(value_fn).__name__}. Pass the function itself, not its value."
         )
-    if any(isinstance(node, optax.MaskedNode) for node in jax.tree.leaves(params, is_leaf=_masked)):
-        raise ValueError(
-            f"mekax: {name} expected all parameters that value_fn needs, got params with masked "
-            "leaves, as inside optax.masked or optax.partition. To hold some parameters fixed, "
-            "pass mask= to meka or adameka, which shows value_fn the full parameters."
-        )
+    if _has_masked(params):
+        try:
+            jax.eval_shape(value_fn, params)
+        except Exception as error:
+            raise ValueError(
+                f"mekax: {name} expected a value_fn that takes the parameters of its group alone, "
+                "got one that fails on params with masked leaves, as inside optax.partition or "
+                "optax.masked. Pass value_fn=close_over(value_fn, params), from mekax.optimizers, "
+                "which fills them in; or hold parameters fixed by mask= of meka or adameka."
+            ) from error
     return value_fn
 
 
-def require_gradient(name: str, updates: Any, params: Any) -> None:
+def close_over(value_fn: ValueFn, params: Any) -> ValueFn:
+    """Make a `value_fn` of all parameters one of those of a group, the others held at `params`.
+
+        p ↦ value_fn(p with its masked leaves taken from params)
+
+    `optax.partition` and `optax.masked` show a transformation the parameters of its own group, with
+    `optax.MaskedNode` in place of all others.
+
+    Args:
+      value_fn: of all parameters.
+      params: all parameters.
+
+    Returns:
+      A `value_fn` for `update` of the outer transformation.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from mekax.optimizers import adameka, close_over
+      >>> groups = {"ours": adameka(), "sgd": optax.sgd(0.1)}
+      >>> tx = optax.partition(groups, {"w": "ours", "b": "sgd"})
+      >>> params = {"w": jnp.ones(2), "b": jnp.ones(())}
+      >>> state = tx.init(params)
+      >>> value_fn = lambda p: jnp.sum((p["w"] + p["b"]) ** 2)
+      >>> grads = jax.grad(value_fn)(params)
+      >>> updates, state = tx.update(grads, state, params, value_fn=close_over(value_fn, params))
+      >>> bool(updates["w"][0] < 0), round(float(updates["b"]), 3)
+      (True, -0.8)
+    """
+
+    def fill(group: Any) -> Any:
+        return jax.tree.map(
+            lambda mine, full: full if _masked(mine) else mine, group, params, is_leaf=_masked
+        )
+
+    return lambda group: value_fn(fill(group))
+
+
+def of_group(grad: Any, updates: Any) -> Any:
+    """The part of a gradient of all parameters that belongs to the group of `updates`."""
+    if not _has_masked(updates) or _has_masked(grad):
+        return grad
+    return jax.tree.map(
+        lambda update, g: update if _masked(update) else g, updates, grad, is_leaf=_masked
+    )
+
+
+def _has_masked(tree: Any) -> bool:
+    return any(_masked(node) for node in jax.tree.leaves(tree, is_leaf=_masked))
+
+
+def require_gradient(name: str, updates: Any, params: Any, complex_too: bool = False) -> None:
     """Raise an error that names the leaf unless `updates` has the structure of `params`."""
-    check_params(params)
+    check_params(params, complex_too)
     given, expected = _shapes(updates), _shapes(params)
     if given != expected:
         leaf = next(key for key in (*expected, *given) if given.get(key) != expected.get(key))
@@ -55,9 +109,10 @@ def require_consistency(name: str, mismatch: jax.Array, tolerance: float) -> Non
         return
     raise ValueError(
         f"mekax: {name} expected the gradient of the mean of value_fn's losses, got one whose "
-        f"slope along the last step differs by {100 * float(mismatch):.0f} %. Likely causes: the "
+        f"slope along the direction differs by {100 * float(mismatch):.0f} %. Likely causes: the "
         "gradient is of the sum and not of the mean; it was clipped, scaled or penalized (pass the "
-        "raw one as grad=); it is of another batch, key or dropout mask; its sign is turned. "
+        "raw one as grad=); it is of another batch, key or dropout mask; its sign is turned (of "
+        "complex parameters, pass the conjugate of what jax.grad returns). "
         'Under jax.jit the same shows in metrics(state)["gradient_mismatch"].'
     )
 

@@ -40,6 +40,7 @@ from ._acquisition import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import (
     check_cap,
     check_interval,
+    of_group,
     require_consistency,
     require_gradient,
     require_value_fn,
@@ -137,7 +138,7 @@ class ExpectedImprovementState(NamedTuple):
 
 def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
     """Build the state before the first step."""
-    check_params(params)
+    check_params(params, complex_too=True)
     dtype = real_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
 
     # Every leaf is an array of its own: shared ones cannot be donated.
@@ -266,13 +267,13 @@ def scale_by_expected_improvement(
         del extra_args
         name = "scale_by_expected_improvement"
         value_fn = require_value_fn(name, params, value_fn)
-        require_gradient(name, updates, params)
+        require_gradient(name, updates, params, complex_too=True)
         if grad is None:
             grad = mean_gradient(value_fn, params, axis_name)
+        grad = of_group(grad, updates)
         measure = _measuring(value_fn, params, differentiation, axis_name, curvature_interval)
         direction_norm = norm(updates)
-        observation, slope = _observe(state, params, updates, direction_norm, grad, value, measure)
-        belief = observation.line._replace(slope=slope)
+        observation, belief = _observe(state, params, updates, direction_norm, grad, value, measure)
         limit = step_limit(params, updates, direction_norm, max_step_size)
         resolution = coarsest(params) * safe_sqrt(dot(params, params))
         step = choose(state.step, observation, belief, direction_norm, limit, resolution)
@@ -289,19 +290,20 @@ def _measuring(
     axis_name: AxisName | None,
     interval: int,
 ) -> Callable[..., tuple[LineBelief, jax.Array, jax.Array, jax.Array]]:
-    """Measure the batch along a line where that is due, and look it up where it is not."""
+    """Measure the batch along a direction where that is due, and look it up where it is not."""
 
     def measure(
-        state: StepState, line: Callable[[], PyTree], slope: jax.Array, grad: PyTree
+        state: StepState, updates: PyTree, direction_norm: jax.Array, grad: PyTree, behind: jax.Array
     ) -> tuple[LineBelief, jax.Array, jax.Array, jax.Array]:
         due = (state.trust.count < _EVERY_STEP_UNTIL) | (state.count % interval == 0)
         # What went wrong may come of what is remembered.
         due |= (state.distance == 0) | (state.num_bad > 0)
-        due |= state.gradient_mismatch > CONSISTENT
+        due |= (state.gradient_mismatch > CONSISTENT) | (behind > jnp.abs(state.belief.slope))
 
         def afresh():
-            seen, mode = observe_with_mode(value_fn, params, line(), differentiation, axis_name)
-            mismatch = slope_mismatch(slope, seen.slope, grad, params)
+            direction = unit(optax.tree.scale(-1, widen(updates)), direction_norm)
+            seen, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
+            mismatch = slope_mismatch(dot(grad, direction), seen.slope, grad, params)
             return _cast_like((seen, mismatch, jnp.int32(mode)), cached)
 
         cached = (state.belief, state.gradient_mismatch, state.info.differentiation)
@@ -318,32 +320,27 @@ def _observe(
     grad: PyTree,
     value: jax.Array | None,
     measure: Callable[..., tuple[LineBelief, jax.Array, jax.Array, jax.Array]],
-) -> tuple[Observation, jax.Array]:
-    """What the batch shows along the last step, and the slope along the direction that is next."""
+) -> tuple[Observation, LineBelief]:
+    """What the batch shows along the last step, and along the direction that is next."""
     step = state.step
     displacement = optax.tree.sub(widen(params), widen(state.params))
     distance = jnp.where(step.count > 0, norm_near(displacement, step.distance), 0)
-    moved = distance > 0
+    behind = dot(grad, displacement) / jnp.where(distance > 0, distance, 1)
+    behind = jnp.where(distance > 0, behind, 0)
     ahead = -dot(grad, updates) / jnp.where(direction_norm > 0, direction_norm, 1)
-    behind = dot(grad, displacement) / jnp.where(moved, distance, 1)
-    behind = jnp.where(moved, behind, ahead)
-
-    def line() -> PyTree:
-        direction = unit(optax.tree.scale(-1, widen(updates)), direction_norm)
-        return optax.tree.where(moved, unit(displacement, distance), direction)
-
-    seen, mismatch, differentiation, measured = measure(step, line, behind, grad)
+    seen, mismatch, differentiation, measured = measure(step, updates, direction_norm, grad, behind)
     known = seen.value if value is None else jnp.where(measured, seen.value, jnp.mean(value))
     finite = jnp.isfinite(ahead) & jnp.isfinite(behind) & jnp.isfinite(known)
-
-    ahead = ahead * slope_correction(mismatch, behind, seen.slope)
-    slope = jnp.where(mismatch > CONSISTENT, seen.slope, behind)
-    seen = bend(seen._replace(value=known, slope=slope), ahead)
+    correction = slope_correction(mismatch, ahead, seen.slope)
+    belief = bend(seen._replace(value=known, slope=ahead * correction))
+    last = step.belief._replace(
+        value=known, value_variance=belief.value_variance, slope=behind * correction
+    )
     has_noise = measured & jnp.isfinite(seen.value_variance)
     observation = Observation(
-        seen, distance, measured | (value is not None), has_noise, mismatch, finite, differentiation
+        last, distance, measured | (value is not None), has_noise, mismatch, finite, differentiation
     )
-    return observation, ahead
+    return observation, belief
 
 
 def slope_mismatch(
@@ -364,13 +361,13 @@ def slope_correction(mismatch: jax.Array, given: jax.Array, measured: jax.Array)
     return jnp.where(mismatch > CONSISTENT, ratio, 1)
 
 
-def bend(seen: LineBelief, slope: jax.Array) -> LineBelief:
+def bend(seen: LineBelief) -> LineBelief:
     """Replace a second derivative that does not exist by that of a parabola.
 
         h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
     """
     exists = all_finite((seen.curvature, seen.curvature_variance, seen.covariance))
-    parabola = jnp.square(slope) / (2 * jnp.abs(jnp.where(seen.value == 0, 1, seen.value)))
+    parabola = jnp.square(seen.slope) / (2 * jnp.abs(jnp.where(seen.value == 0, 1, seen.value)))
     return seen._replace(
         slope_variance=jnp.where(jnp.isfinite(seen.slope_variance), seen.slope_variance, 0),
         curvature=jnp.where(exists, seen.curvature, parabola),

@@ -58,9 +58,11 @@ def masked(
         # Optax probes the structure of states with a leafless placeholder, which no mask fits.
         return tx.init(split(params, params) if jax.tree.leaves(params) else params)
 
-    def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
+    def update_fn(updates, state, params=None, *, value_fn=None, grad=None, **extra_args):
         if params is None or value_fn is None:
             return tx.update(updates, state, params, value_fn=value_fn, **extra_args)
+        if grad is not None:
+            extra_args["grad"] = split(grad, params)
         chosen, state = tx.update(
             split(updates, params),
             state,

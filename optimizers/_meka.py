@@ -154,7 +154,7 @@ def meka(
         mismatch = slope_mismatch(given, seen.slope, updates, params)
         slope = dot(mean, direction) * slope_correction(mismatch, given, seen.slope)
         gain = _gain_along(direction, filtered, decay)
-        belief = bend(seen, slope)._replace(
+        belief = bend(seen._replace(slope=slope))._replace(
             slope=slope, slope_variance=gain * seen.slope_variance, covariance=gain * seen.covariance
         )
         observation = _look_back(state.filter, params, stats, belief)._replace(
@@ -188,7 +188,7 @@ def _look_back(
         curvature_variance=quadratic_form(stats.product_variance, displacement),
         covariance=jnp.zeros_like(ahead.covariance),
     ).rescaled(1 / jnp.where(moved, distance, 1))
-    line = bend(optax.tree.where(moved, behind, ahead), ahead.slope)
+    line = bend(optax.tree.where(moved, behind, ahead))
     line = line._replace(value=stats.value, value_variance=stats.value_variance)
     return Observation(line, distance, True, True, distance, moved, 0)
 

@@ -34,10 +34,10 @@ Make = Callable[[Case], tuple[Callable[[PyTree], PyTree], Step]]  # state of par
 
 def _in_a_loop(
     tx: optax.GradientTransformation,
+    give: tuple[str, ...] = (),
     read: Callable[[PyTree], Any] | None = None,
-    give_losses: bool = True,
 ) -> Make:
-    """The loop of every user: one gradient, one update, with all arguments it may ask for."""
+    """The loop of the README, with `value=` or `grad=` where they are to be given."""
     transformation = optax.with_extra_args_support(tx)
 
     def make(case: Case):
@@ -47,10 +47,10 @@ def _in_a_loop(
             def value_fn(p: PyTree) -> jax.Array:
                 return case.losses(p, batch)
 
-            losses, grads = losses_and_grad(value_fn)(params)
-            given = {"losses": losses} if give_losses else {}
+            value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+            extras = {"value": value, "grad": grads}
             updates, state = transformation.update(
-                grads, state, params, value_fn=value_fn, value=jnp.mean(losses), **given
+                grads, state, params, value_fn=value_fn, **{name: extras[name] for name in give}
             )
             if read is not None:
                 known = read(state)

@@ -1,4 +1,4 @@
-"""What our rule was chosen over, for ablations: other slopes, another horizon, another switch."""
+"""What the step rule was chosen over, for ablations: other slopes, horizons and switches."""
 
 from __future__ import annotations
 
@@ -9,50 +9,42 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ...curvature import directional
-from ...curvature._trees import dot, quadratic_form
+from ...curvature import LineBelief, observe, quadratic_form
 from ...optimizers import (
+    TrustRegion,
     adameka,
+    adaptive_trust_region,
     improvement_threshold,
     meka,
     metrics,
+    newton_trust_region,
     scale_by_expected_improvement,
     scale_by_kalman_filter,
     warm_start,
 )
-from ...optimizers._adameka import along_momentum
-from ...optimizers._arguments import require_value_fn
-from ...optimizers._expected_improvement import step_rule
-from ...optimizers._kalman_filter import KalmanFilterState, gradient_filter
-from ...optimizers._line_model import LineModel
-from ...optimizers._step_rule import Constants
 
 __all__ = [
     "adameka",
-    "adameka_with",
+    "adaptive_trust_region",
     "after_adam",
     "after_filtered_adam",
     "improvement_threshold",
     "look_ahead",
     "meka",
     "newton_steps",
-    "remaining",
+    "newton_trust_region",
     "step",
     "switch_both_ways",
     "warm_start",
+    "within_budget",
 ]
 
 step = scale_by_expected_improvement
 Slope = Literal["claimed", "shrunk", "regression", "half_batch"]
 
-_DECAY = 0.95  # of the parts of the claimed slope
+_RATIO_DECAY = 0.95  # of the ratios of slopes
 _CURVATURE_DECAY = 0.9
-
-
-def adameka_with(look_every: int = 10, **constants: Any) -> optax.GradientTransformationExtraArgs:
-    """`adameka` with other constants than its own."""
-    rule = step_rule("expected_improvement", True, None, 0.99, Constants(**constants))
-    return along_momentum(rule, look_every=look_every)
+_LEAST_PART = 1e-3  # of the radius, at the end of a budget
 
 
 def after_adam(
@@ -69,40 +61,51 @@ def after_filtered_adam(
     return optax.chain(scale_by_kalman_filter(), optax.scale_by_adam(b1=0), step)
 
 
-def remaining(steps: int) -> Callable[[jax.Array], jax.Array]:
-    """The part of a budget of steps that is left: a linear decay of the trust interval."""
-    return lambda count: jnp.maximum(1 - (count - 1) / steps, 1e-3)
+def within_budget(trust_region: TrustRegion, steps: int) -> TrustRegion:
+    """A trust region whose radius decays linearly over a budget of steps.
+
+    Args:
+      trust_region: what learns the radius; its state counts the lines seen in `steps`.
+      steps: the budget.
+    """
+
+    def update(state: Any, *observed: Any) -> Any:
+        new = trust_region.update(state, *observed)
+        part = jnp.maximum(1 - (new.steps - 1) / steps, _LEAST_PART)
+        return new._replace(radius=part * new.radius)
+
+    return trust_region._replace(update=update)
 
 
 class NewtonState(NamedTuple):
-    """State of `newton_steps`: the filter, moving averages of curvature and part, and a count."""
+    """State of `newton_steps`: the filter, moving averages of curvature and ratio, and a count."""
 
-    filter: KalmanFilterState
+    filter: Any
     curvature: jax.Array
-    part: jax.Array
+    ratio: jax.Array
     count: jax.Array
 
 
 def newton_steps(slope: Slope) -> optax.GradientTransformationExtraArgs:
-    """Newton steps a/h along the filtered gradient m, h a moving average, without a trust interval.
+    """Newton steps −s/h along the filtered gradient m, h a moving average, without a trust region.
 
-    The slope a per unit length is a part ρ of what the filter claims, ‖m‖:
+    The slope s per unit length is −ρ‖m‖, a ratio ρ of what the filter predicts:
 
     - `"claimed"`: ρ = 1, as published;
     - `"shrunk"`: ρ = (‖m‖² − tr P)/‖m‖², the posterior mean under a prior N(0, t²I);
-    - `"regression"`: ρ = EMA[(m⁻·g) / ‖m⁻‖²], what a fresh gradient confirms of the last claim;
+    - `"regression"`: ρ = EMA[(m⁻·g) / ‖m⁻‖²], what a fresh gradient confirms of the last slope;
     - `"half_batch"`: ρ = EMA[(m·g₂) / ‖m‖²], m filtered from the first half of each batch alone
       and g₂ the gradient of the second.
     """
-    filtering = gradient_filter("sketched", "scalar", 0.99, 0, "forward", None)
+    kalman_filter = scale_by_kalman_filter()
 
     def init_fn(params: Any) -> NewtonState:
         zero = jnp.zeros(())
-        return NewtonState(filtering.init(params), zero, zero, jnp.zeros((), jnp.int32))
+        return NewtonState(kalman_filter.init(params), zero, zero, jnp.zeros((), jnp.int32))
 
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         del extra_args
-        value_fn = require_value_fn("newton_steps", params, value_fn)
+        assert value_fn is not None
         seen_by_filter, second = value_fn, None
         if slope == "half_batch":
             half = value_fn(params).shape[0] // 2
@@ -110,53 +113,53 @@ def newton_steps(slope: Slope) -> optax.GradientTransformationExtraArgs:
             second = jax.grad(lambda p: jnp.mean(value_fn(p)[half:]))(params)
             updates = jax.grad(lambda p: jnp.mean(seen_by_filter(p)))(params)
         before = state.filter.belief.mean
-        filtered, _, _ = filtering.update(updates, state.filter, params, seen_by_filter)
+        filtered: Any
+        _, filtered = kalman_filter.update(updates, state.filter, params, value_fn=seen_by_filter)
         mean, count = filtered.belief.mean, state.count + 1
-        length2 = jnp.maximum(dot(mean, mean), 1e-30)
-        part = jnp.ones(())
+        length2 = jnp.maximum(optax.tree.vdot(mean, mean), 1e-30)
+        ratio = jnp.ones(())
         if slope == "shrunk":
             ones = jax.tree.map(jnp.ones_like, mean)
             trace = quadratic_form(filtered.belief.variance, ones)
-            part = jnp.maximum(1 - trace / length2, 0)
+            ratio = jnp.maximum(1 - trace / length2, 0)
         elif slope == "regression":
-            seen = dot(before, updates) / jnp.maximum(dot(before, before), 1e-30)
-            # Nothing is known before the first step: the first part is 1.
-            part = jnp.where(state.count == 0, 1.0, seen)
+            previous = jnp.maximum(optax.tree.vdot(before, before), 1e-30)
+            # Nothing is known before the first step: the first ratio is 1.
+            ratio = jnp.where(state.count == 0, 1.0, optax.tree.vdot(before, updates) / previous)
         elif second is not None:
-            part = dot(mean, second) / length2
-        smoothed = state.part
+            ratio = optax.tree.vdot(mean, second) / length2
+        averaged = state.ratio
         if slope in ("regression", "half_batch"):
-            smoothed = _DECAY * state.part + (1 - _DECAY) * part
-            part = jnp.clip(smoothed / (1 - _DECAY**count), 0, 1)
-        unit = jax.tree.map(lambda m: -m / jnp.sqrt(length2), mean)
-        bend = jnp.abs(directional(value_fn, params, unit).curvature)
-        curvature = _CURVATURE_DECAY * state.curvature + (1 - _CURVATURE_DECAY) * bend
-        smooth = jnp.maximum(curvature / (1 - _CURVATURE_DECAY**count), bend)
-        step = part * jnp.sqrt(length2) / jnp.maximum(smooth, 1e-30)
-        updates = jax.tree.map(lambda v: step * v, unit)
-        return updates, NewtonState(filtered, curvature, smoothed, count)
+            averaged = optax.tree.update_moment(ratio, state.ratio, _RATIO_DECAY, 1)
+            ratio = jnp.clip(optax.tree.bias_correction(averaged, _RATIO_DECAY, count), 0, 1)
+        direction = optax.tree.scale(-1 / jnp.sqrt(length2), mean)
+        newest = jnp.abs(observe(value_fn, params, direction).curvature)
+        curvature = optax.tree.update_moment(newest, state.curvature, _CURVATURE_DECAY, 1)
+        running = optax.tree.bias_correction(curvature, _CURVATURE_DECAY, count)
+        step = ratio * jnp.sqrt(length2) / jnp.maximum(jnp.maximum(running, newest), 1e-30)
+        return optax.tree.scale(step, direction), NewtonState(filtered, curvature, averaged, count)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def look_ahead(steps: int) -> Callable[[LineModel, jax.Array], jax.Array]:
+def look_ahead(steps: int) -> Callable[[LineBelief, jax.Array], jax.Array]:
     """Expected decrease after several steps of one size on the noisy quadratic of the line.
 
-    With step size α = L/a, ρ = αh and slope variance p, the mean loss above the minimum after N
+    With step size α = −L/s, ρ = αh and slope variance p, the mean loss above the minimum after N
     steps is, in closed form (Schaul et al. 2013, arXiv 1206.1106; Wu et al. 2018,
     arXiv 1803.02021),
 
-        E = ½ (a²/h) (1 − ρ)^{2N} + ½ h α² p (1 − (1 − ρ)^{2N}) / (1 − (1 − ρ)²)
+        E = ½ (s²/h) (1 − ρ)^{2N} + ½ h α² p (1 − (1 − ρ)^{2N}) / (1 − (1 − ρ)²)
     """
 
-    def utility(model: LineModel, length: jax.Array) -> jax.Array:
-        slope = jnp.maximum(model.slope, 1e-30)
-        bend = jnp.maximum(jnp.abs(model.curvature), 1e-30)
-        size = length / slope
-        contraction = jnp.square(1 - size * bend)
-        left = contraction**steps
+    def utility(belief: LineBelief, length: jax.Array) -> jax.Array:
+        descent = jnp.maximum(-belief.slope, 1e-30)
+        curvature = jnp.maximum(jnp.abs(belief.curvature), 1e-30)
+        step_size = length / descent
+        contraction = jnp.square(1 - step_size * curvature)
         terms = sum(contraction**k for k in range(steps))  # the quotient, also where it is 0/0
-        return -0.5 * (slope**2 / bend * left + bend * size**2 * model.slope_variance * terms)
+        noise = curvature * step_size**2 * belief.slope_variance * terms
+        return -0.5 * (descent**2 / curvature * contraction**steps + noise)
 
     return utility
 

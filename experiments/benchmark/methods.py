@@ -25,34 +25,42 @@ SCALED = "adameka-scaled"  # steps of another length than ours, to see whether o
 SCALES = (0.25, 0.5, 2.0, 4.0)
 SCHEDULES = ("constant", "linear", "cosine")
 
+
+def _adaptive(**constants: Any) -> Callable[[Any, int], Any]:
+    """`adameka` whose trust region has other constants than its own."""
+    return lambda a, steps: a.adameka(trust_region=a.adaptive_trust_region(**constants))
+
+
 # Ours with one thing changed: from the module of alternatives, the parts to change, and the number
 # of steps of a training to a transformation.
 ABLATIONS: dict[str, Callable[[Any, int], Any]] = {
-    # The loop, off and with other constants.
-    "adameka-uncalibrated": lambda a, steps: a.adameka(calibrate=False),
-    "adameka-aim-0": lambda a, steps: a.adameka_with(overshoot=0.0),
-    "adameka-aim-0.3": lambda a, steps: a.adameka_with(overshoot=0.3),
-    "adameka-lessons-constant": lambda a, steps: a.adameka_with(lesson_rate=lambda k: 0.05),
-    "adameka-lessons-half": lambda a, steps: a.adameka_with(lesson_rate=lambda k: 1 / (k + 10)),
-    "adameka-memory-none": lambda a, steps: a.adameka_with(memory=lambda k: 1.0),
-    "adameka-memory-tenth": lambda a, steps: a.adameka_with(memory=lambda k: 10 / (k + 10)),
-    "adameka-lessons-double": lambda a, steps: a.adameka_with(lesson_rate=lambda k: 4 / (k + 10)),
-    "adameka-first-0.1": lambda a, steps: a.adameka_with(first_step=0.1),
-    "adameka-first-1": lambda a, steps: a.adameka_with(first_step=1.0),
-    "adameka-reach-1": lambda a, steps: a.adameka_with(reach=1.0),
-    "adameka-reach-30": lambda a, steps: a.adameka_with(reach=30.0),
-    # The curvature: measured at every step, rarely, smoothed more; along the new line: ei-adam.
-    "adameka-look-1": lambda a, steps: a.adameka_with(look_every=1),
-    "adameka-look-50": lambda a, steps: a.adameka_with(look_every=50),
-    "adameka-curvature-0.99": lambda a, steps: a.adameka_with(curvature_decay=0.99),
+    # The trust region: another one, or its constants.
+    "adameka-newton-radius": lambda a, steps: a.adameka(trust_region=a.newton_trust_region()),
+    "adameka-target-0": _adaptive(target_ratio=0.0),
+    "adameka-target-0.3": _adaptive(target_ratio=0.3),
+    "adameka-gain-constant": _adaptive(adaptation_gain=lambda count: 0.05),
+    "adameka-gain-half": _adaptive(adaptation_gain=lambda count: 1 / (count + 10)),
+    "adameka-gain-double": _adaptive(adaptation_gain=lambda count: 4 / (count + 10)),
+    "adameka-averaging-none": _adaptive(averaging_weight=lambda count: 1.0),
+    "adameka-averaging-tenth": _adaptive(averaging_weight=lambda count: 10 / (count + 10)),
+    "adameka-initial-0.1": _adaptive(initial_newton_ratio=0.1),
+    "adameka-initial-1": _adaptive(initial_newton_ratio=1.0),
+    "adameka-max-newton-1": _adaptive(max_newton_ratio=1.0),
+    "adameka-max-newton-30": _adaptive(max_newton_ratio=30.0),
+    # The curvature: measured at every step, or rarely.
+    "adameka-interval-1": lambda a, steps: a.adameka(curvature_interval=1),
+    "adameka-interval-50": lambda a, steps: a.adameka(curvature_interval=50),
     # The acquisition.
     "adameka-probability": lambda a, steps: a.adameka(acquisition="probability_of_improvement"),
     "adameka-decrease": lambda a, steps: a.adameka(acquisition="expected_decrease"),
     "adameka-threshold": lambda a, steps: a.adameka(acquisition=a.improvement_threshold(0.9)),
-    "adameka-decay-0.9": lambda a, steps: a.adameka(decay=0.9),
     # The horizon.
-    "adameka-budget": lambda a, steps: a.adameka_with(part=a.remaining(steps)),
-    "adameka-ahead-10": lambda a, steps: a.adameka(acquisition=a.look_ahead(10), calibrate=False),
+    "adameka-budget": lambda a, steps: a.adameka(
+        trust_region=a.within_budget(a.adaptive_trust_region(), steps)
+    ),
+    "adameka-ahead-10": lambda a, steps: a.adameka(
+        acquisition=a.look_ahead(10), trust_region=a.newton_trust_region()
+    ),
     "ei-adam-warm-100": lambda a, steps: a.after_adam(a.warm_start(1e-3, 100, a.step())),
     "ei-adam-warm-snr": lambda a, steps: a.after_adam(
         a.warm_start(1e-3, lambda known: known["snr"] < 1, a.step())
@@ -63,13 +71,13 @@ ABLATIONS: dict[str, Callable[[Any, int], Any]] = {
     # The direction, and the gain of the filter.
     "adameka-filtered": lambda a, steps: a.after_filtered_adam(a.step()),
     "meka-unfiltered": lambda a, steps: a.step(),
-    "meka-uncalibrated": lambda a, steps: a.meka(calibrate=False),
+    "meka-newton-radius": lambda a, steps: a.meka(trust_region=a.newton_trust_region()),
     "meka-published": lambda a, steps: a.meka(
-        acquisition="probability_of_improvement", calibrate=False
+        acquisition="probability_of_improvement", trust_region=a.newton_trust_region()
     ),
     "meka-per-leaf": lambda a, steps: a.meka(covariance="per_leaf"),
     "meka-diagonal": lambda a, steps: a.meka(covariance="diagonal"),
-    # Other ways to correct the claimed slope, in place of the loop.
+    # Other ways to correct the predicted slope, in place of the trust region.
     "newton-claimed": lambda a, steps: a.newton_steps("claimed"),
     "newton-shrunk": lambda a, steps: a.newton_steps("shrunk"),
     "newton-regression": lambda a, steps: a.newton_steps("regression"),

@@ -21,8 +21,8 @@ def replayed(multiple: jax.typing.ArrayLike) -> optax.GradientTransformationExtr
     """Adam's direction, with the step sizes that `adameka` chooses when left alone, multiplied.
 
     With a multiple of 1 it is `adameka`. The step sizes are those of a twin that trains undisturbed
-    on the same batches: a factor on the updates themselves would stop its lessons, and a loop that
-    knew of the factor would undo it.
+    on the same batches: a factor on the updates themselves would stop its adaptation, and a loop
+    that knew of the factor would undo it.
     """
     ours, adam = adameka(), optax.scale_by_adam()
 
@@ -32,8 +32,10 @@ def replayed(multiple: jax.typing.ArrayLike) -> optax.GradientTransformationExtr
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         assert value_fn is not None
         del params, extra_args
-        grads = jax.grad(lambda p: jnp.mean(value_fn(p)))(state.params)
-        moves, twin = ours.update(grads, state.twin, state.params, value_fn=value_fn)
+        value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(state.params)
+        moves, twin = ours.update(
+            grads, state.twin, state.params, value=value, grad=grads, value_fn=value_fn
+        )
         rate = multiple * metrics(twin)["step_size"]
         direction, along = adam.update(updates, state.direction)
         moved = optax.apply_updates(state.params, moves)

@@ -1,8 +1,8 @@
 """Which step each acquisition function chooses on a model of the loss along a line.
 
-    Δ(α) ~ N(−α a + ½ α² h,  2s + α² p + ¼ α⁴ q)
+    Δ(α) ~ N(α s + ½ α² h,  α² p + ¼ α⁴ q)
 
-with positive and with negative curvature h, and uncertainty that grows with the step.
+with slope s < 0, positive or negative curvature h, and uncertainty that grows with the step.
 Source: Chen et al. (2020), arXiv 2011.04803, section 4.
 """
 
@@ -13,21 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...curvature import LineBelief
 from ...optimizers import (
-    LineModel,
     expected_decrease,
     improvement_threshold,
     log_expected_improvement,
     probability_of_improvement,
 )
-from ...optimizers._maximize import maximize_on_interval
 from . import drawing
 from .claims import Claim, Reproduction, Table, check, short
 from .registry import Report, quiet
 
-TRUST = 3.0  # Newton steps a/|h| at which the trust interval of the picture ends
+RADIUS = 3.0  # of the trust region of the picture, in Newton steps −s/|h|
 PROBABILITY = 0.75  # of the threshold rule; 0.9 would not move on the most uncertain model
 TOLERANCE = 2e-3  # of the maximizer, relative
+_POINTS = 200  # of each of the two grids that find it
+_DECADES = 4
 UNCERTAIN = 0.3  # standard deviation of the curvature over its mean
 REACHES = (1e1, 1e2, 1e3, 1e4, 1e5)  # ends of the interval that EI follows, in Newton steps
 RULES = {
@@ -37,7 +38,7 @@ RULES = {
     f"threshold {PROBABILITY:g}": improvement_threshold(PROBABILITY),
 }
 _COLORS = dict(zip(RULES, drawing.CYCLE, strict=False))
-# (title, h, p, q, s) with a = 1; what is uncertain is the slope, the curvature and the values.
+# (title, h, p, q, variance of the value), the slope being −1.
 SCENES = (
     ("positive curvature, little noise", 1.0, 0.01, 0.02, 0.005),
     ("positive curvature, much noise", 1.0, 0.3, 0.6, 0.05),
@@ -60,11 +61,11 @@ def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduct
     size = QUICK if quick else FULL
     report("random models")
     chosen = compute(size, seeds)
-    scenes = [_steps(_scene(scene), TRUST) for scene in SCENES]
+    scenes = [_steps(_scene(scene), RADIUS) for scene in SCENES]
     _draw(out, scenes, quick)
     return Reproduction(
         settings={
-            "trust_in_newton_steps": TRUST,
+            "radius_in_newton_steps": RADIUS,
             "threshold": PROBABILITY,
             **size._asdict(),
             "seeds": seeds,
@@ -80,7 +81,7 @@ def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduct
         claims=judge(chosen),
         tables=[
             Table(
-                f"chosen steps, in Newton steps a/|h|, trust interval ends at {TRUST:g}",
+                f"chosen steps, in Newton steps −s/|h|, within a trust region of {RADIUS:g}",
                 ("model", *RULES),
                 [
                     (scene[0], *(f"{steps[name] * abs(scene[1]):.3g}" for name in RULES))
@@ -97,12 +98,12 @@ def compute(size: Size, seeds: int) -> dict[str, np.ndarray]:
     def draw(key: jax.Array) -> dict[str, jax.Array]:
         noise = 10.0 ** jax.random.uniform(key, (3, size.models), minval=-3.0, maxval=1.0)
         one = jnp.ones(size.models)
-        up = LineModel(one, one, *noise)
+        up = _belief(one, *noise)
         down = up._replace(curvature=-one)
         calm = up._replace(value_variance=1e-8 * one, curvature_variance=0 * one)
 
-        def far(rule: str, model: LineModel, reach: float) -> jax.Array:
-            return jax.vmap(lambda one: _maximize(rule, one, jnp.asarray(reach)))(model)
+        def far(rule: str, belief: LineBelief, reach: float) -> jax.Array:
+            return jax.vmap(lambda one: _maximize(rule, one, jnp.asarray(reach)))(belief)
 
         # At the end of a long interval the resolution is best where its reach is short.
         return {
@@ -132,14 +133,14 @@ def judge(chosen: dict[str, np.ndarray]) -> list[Claim]:
     unbounded = to_the_end.sum(axis=1) / np.maximum(chosen["uncertain"].sum(axis=1), 1)
     return [
         check(
-            "PI never steps beyond the Newton step a/h where the curvature is positive (part of "
+            "PI never steps beyond the Newton step −s/h where the curvature is positive (part of "
             "random models)",
             share(chosen["PI"] <= 1 + TOLERANCE),
             at_least=1,
         ),
         check(
-            "the step of PI goes to 0 with the noise of the loss values (mean step at s = 10⁻⁸, "
-            "in Newton steps, at most 0.05)",
+            "the step of PI goes to 0 with the noise of the loss values (mean step at a "
+            "variance of 10⁻⁸, in Newton steps, at most 0.05)",
             chosen["PI without value noise"].mean(axis=1),
             at_most=0.05,
         ),
@@ -154,7 +155,7 @@ def judge(chosen: dict[str, np.ndarray]) -> list[Claim]:
             at_least=1,
         ),
         check(
-            f"without a trust interval EI is unbounded: in an interval of {REACHES[-1]:g} Newton "
+            f"without a trust region EI is unbounded: in an interval of {REACHES[-1]:g} Newton "
             f"steps it goes to the end (part of the random models whose curvature is uncertain by "
             f"{UNCERTAIN:.0%} or more; for others the end is still farther)",
             unbounded,
@@ -173,43 +174,66 @@ def _keys(seeds: int) -> jax.Array:
     return jax.random.split(jax.random.key(2020), seeds)
 
 
-def _certain(model: LineModel) -> LineModel:
-    """The same model without uncertainty."""
-    zero = jnp.zeros_like(model.slope)
-    return LineModel(model.slope, model.curvature, zero, zero, zero)
+def _belief(
+    curvature: jax.Array,
+    slope_variance: jax.Array,
+    curvature_variance: jax.Array,
+    value_variance: jax.Array,
+) -> LineBelief:
+    """A line that falls with a slope of −1."""
+    zero = jnp.zeros_like(curvature)
+    return LineBelief(
+        value=zero,
+        value_variance=value_variance,
+        slope=zero - 1,
+        slope_variance=slope_variance,
+        curvature=curvature,
+        curvature_variance=curvature_variance,
+        covariance=zero,
+    )
 
 
-def _scene(scene: tuple[str, float, float, float, float]) -> LineModel:
-    _, h, p, q, s = scene
-    return LineModel(*(jnp.asarray(x) for x in (1.0, h, p, q, s)))
+def _certain(belief: LineBelief) -> LineBelief:
+    """The same belief without uncertainty."""
+    zero = jnp.zeros_like(belief.slope)
+    return _belief(belief.curvature, zero, zero, zero)
 
 
-def _maximize(rule: str, model: LineModel, reach: jax.Array) -> jax.Array:
-    return maximize_on_interval(lambda step: RULES[rule](model, step), reach)
+def _scene(scene: tuple[str, float, float, float, float]) -> LineBelief:
+    return _belief(*map(jnp.asarray, scene[1:]))
 
 
-def _steps(model: LineModel, newton_steps: float) -> dict[str, float]:
-    reach = newton_steps * model.slope / jnp.abs(model.curvature)
-    return {name: float(_maximize(name, model, reach)) for name in RULES}
+def _maximize(rule: str, belief: LineBelief, reach: jax.Array) -> jax.Array:
+    """Maximizer over (0, reach], on a logarithmic grid and a linear one between its neighbors."""
+    grid = reach * jnp.logspace(-_DECADES, 0, _POINTS)
+    best = jnp.argmax(RULES[rule](belief, grid))
+    left, right = grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, _POINTS - 1)]
+    finer = jnp.linspace(left, right, _POINTS)
+    return finer[jnp.argmax(RULES[rule](belief, finer))]
+
+
+def _steps(belief: LineBelief, newton_steps: float) -> dict[str, float]:
+    reach = newton_steps / jnp.abs(belief.curvature)
+    return {name: float(_maximize(name, belief, reach)) for name in RULES}
 
 
 def _draw(out: Path, scenes: list[dict[str, float]], quick: bool) -> None:
     figure = drawing.figure("Steps chosen on a model of the loss along a line", quick, 11, 6.6)
     places = drawing.grid(figure, 2, len(SCENES))
     for axes, scene, steps in zip(places, SCENES, scenes, strict=True):
-        model = _scene(scene)
-        reach = TRUST / abs(scene[1])
+        belief = _scene(scene)
+        reach = RADIUS / abs(scene[1])
         at = jnp.linspace(0, 1.15 * reach, 200)
-        change, spread = np.asarray(model.change(at)), np.asarray(model.change_std(at))
+        change, std = np.asarray(belief.change(at)), np.sqrt(belief.change_variance(at))
         axes.plot(at, change, color=drawing.BLACK, lw=1.5)
         for width in (1, 2):
             axes.fill_between(
-                at, change - width * spread, change + width * spread, color="0.5", alpha=0.16, lw=0
+                at, change - width * std, change + width * std, color="0.5", alpha=0.16, lw=0
             )
         axes.axhline(0, color="0.6", lw=0.8)
-        axes.axvline(reach, color="0.3", ls=":", lw=1.2, label="end of the trust interval")
+        axes.axvline(reach, color="0.3", ls=":", lw=1.2, label="end of the trust region")
         for place, (name, step) in enumerate(steps.items()):
-            height = float(model.change(jnp.asarray(step)))
+            height = float(belief.change(jnp.asarray(step)))
             size = 13 - 2 * place  # markers may lie on each other
             axes.plot(step, height, "osD^"[place], color=_COLORS[name], ms=size, label=name)
         low, high = change.min(), change.max()

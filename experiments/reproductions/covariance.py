@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import optax
 
-from ...curvature._covariance import COVARIANCES
+from ...curvature import COVARIANCES
 from ...optimizers import meka
 from ..lanes import Budget, Method
 from ..problems import Problem

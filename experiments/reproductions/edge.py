@@ -1,6 +1,6 @@
 """Multiples of the Newton step along the gradient: the edge of stability, and noise.
 
-    α = c · a / |h|,    a = ‖g‖²,    h = g·Bg
+    α = c ‖g‖² / |h|,    h = g·Bg
 
 measured on every batch. At c = 2 the model of the line says that nothing is gained or lost: the
 edge. In full batch such steps keep the sharpness λ_max near 2/α; with noise they do worse than
@@ -17,10 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...curvature import directional, hvp
-from ...curvature._trees import dot
+from ...curvature import hvp, observe
 from ...optimizers import metrics, scale_by_expected_improvement
-from ...optimizers._direction import norm, unit
 from ..lanes import Budget, Method
 from ..problems import Problem
 from . import drawing
@@ -32,6 +30,7 @@ MULTIPLES = (0.5, 1.0, 2.0)
 FULL_BATCH, MINIBATCH = "full batch", "minibatch"
 OURS = "ours"
 _ITERATIONS = 15  # of the power method
+_TINY = 1e-30
 _COLORS = dict(
     zip((*MULTIPLES, OURS), (drawing.SKY, drawing.BLUE, drawing.RED, drawing.GREEN), strict=True)
 )
@@ -108,7 +107,7 @@ def compute(problem: Problem, size: Size, seeds: int, report: Report = quiet) ->
 
 
 def newton_steps(multiple: jax.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
-    """Steps c·a/|h| along the gradient, no longer than the parameters."""
+    """Steps c ‖g‖²/|h| along the gradient, no longer than the parameters."""
 
     def init_fn(params: Any) -> NewtonState:
         del params
@@ -117,13 +116,12 @@ def newton_steps(multiple: jax.typing.ArrayLike) -> optax.GradientTransformation
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         assert value_fn is not None
         del state, extra_args
-        length = norm(updates)
-        line = unit(jax.tree.map(jnp.negative, updates), length)
-        bend = jnp.abs(directional(value_fn, params, line).curvature)
-        tiny = jnp.finfo(bend.dtype).tiny
-        step = jnp.minimum(multiple * length / jnp.maximum(bend, tiny), norm(params))
-        moves = jax.tree.map(lambda v: step * v, line)
-        return moves, NewtonState(step / jnp.maximum(length, tiny))
+        norm = jnp.maximum(optax.tree.norm(updates), _TINY)
+        direction = optax.tree.scale(-1 / norm, updates)
+        curvature = jnp.abs(observe(value_fn, params, direction).curvature)
+        newton_length = norm / jnp.maximum(curvature, _TINY)
+        length = jnp.minimum(multiple * newton_length, optax.tree.norm(params))
+        return optax.tree.scale(length, direction), NewtonState(length / norm)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -148,9 +146,9 @@ def sharpness(value_fn: Callable[[Any], jax.Array], params: Any) -> jax.Array:
     start = jax.tree.unflatten(structure, draws)
 
     def step(_: int, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-        vector = unit(carry[0], norm(carry[0]))
+        vector = optax.tree.scale(1 / jnp.maximum(optax.tree.norm(carry[0]), _TINY), carry[0])
         product = hvp(value_fn, params, vector)
-        return product, dot(vector, product)
+        return product, jnp.asarray(optax.tree.vdot(vector, product))
 
     return jax.lax.fori_loop(0, _ITERATIONS, step, (start, jnp.zeros(())))[1]
 

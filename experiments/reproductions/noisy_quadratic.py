@@ -8,18 +8,23 @@ Source: Chen et al. (2020), arXiv 2011.04803, section 3.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...optimizers import meka, scale_by_expected_improvement, scale_by_kalman_filter
+from ...optimizers import (
+    meka,
+    newton_trust_region,
+    scale_by_expected_improvement,
+    scale_by_kalman_filter,
+)
 from . import drawing
 from .claims import Claim, Reproduction, check, over_seeds, short
 from .registry import Report, quiet
 from .simulation import path
+from .trainings import published
 
 DIMENSION = 20
 CONDITION = 2000.0
@@ -72,15 +77,15 @@ def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduct
 def _methods() -> dict[str, tuple[optax.GradientTransformationExtraArgs, float]]:
     """Transformations, where 1/L = 1, and the scale of the noise each of them sees."""
     plain = optax.with_extra_args_support(optax.sgd(1.0))
-    published: dict[str, Any] = {"acquisition": "probability_of_improvement", "calibrate": False}
+    unfiltered = scale_by_expected_improvement("probability_of_improvement", newton_trust_region())
     return {
         SGD: (plain, 1.0),
         CAUTIOUS: (optax.with_extra_args_support(optax.sgd(SMALL)), 1.0),
         EXACT: (plain, 0.0),
         FILTER: (optax.chain(scale_by_kalman_filter(), optax.scale(-1.0)), 1.0),
-        PUBLISHED: (meka(**published), 1.0),
+        PUBLISHED: (published(), 1.0),
         OURS: (meka(), 1.0),
-        UNFILTERED: (scale_by_expected_improvement(**published), 1.0),
+        UNFILTERED: (unfiltered, 1.0),
     }
 
 

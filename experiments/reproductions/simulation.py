@@ -31,8 +31,8 @@ def path(
         def value_fn(p: jax.Array) -> jax.Array:
             return losses(p, batch)
 
-        grads = jax.grad(lambda p: jnp.mean(value_fn(p)))(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
         params = jnp.asarray(optax.apply_updates(params, updates))
         return (params, state), params
 

@@ -7,17 +7,12 @@ step sizes is too long or too short.
 Source: Chen et al. (2020), arXiv 2011.04803, section 6.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ...optimizers import LineModel
-from ...optimizers._acquisitions import Acquisition, resolve_acquisition
 from ..benchmark.replayed import replayed
 from ..lanes import Budget, Method
 from ..problems import Problem
@@ -26,8 +21,12 @@ from .claims import Claim, Reproduction, Table, check, short
 from .registry import Report, quiet
 from .trainings import load, published, train
 
-ACQUISITIONS = ("probability_of_improvement", "expected_improvement", "expected_decrease")
 PI, EI, QUADRATIC, OURS = "PI", "EI", "quadratic", "ours"
+ACQUISITIONS = {
+    PI: "probability_of_improvement",
+    EI: "expected_improvement",
+    QUADRATIC: "expected_decrease",
+}
 RULES = (PI, EI, QUADRATIC, OURS)
 WORST = 4.0  # times the best loss, at which the picture ends
 
@@ -77,16 +76,18 @@ def compute(
     report: Report = quiet,
 ) -> dict[str, np.ndarray]:
     """Final train losses by rule, each of shape (multiples, seeds)."""
-    settings = [
-        {"rule": float(rule), "multiple": c} for rule in range(len(ACQUISITIONS)) for c in multiples
-    ]
-    theirs = Method(lambda s, steps: optax.chain(published(_select(s["rule"])), _times(s)))
-    found = train(problem, theirs, settings, seeds, budget, "published rules", report).final()
-    ours = Method(lambda s, steps: replayed(s["multiple"]))
-    scaled = [{"multiple": c} for c in multiples]
-    mine = train(problem, ours, scaled, seeds, budget, OURS, report).final()
-    by_rule = found.reshape(len(ACQUISITIONS), len(multiples), seeds)
-    return {**dict(zip((PI, EI, QUADRATIC), by_rule, strict=True)), OURS: mine}
+    settings = [{"multiple": c} for c in multiples]
+    methods = {
+        rule: Method(
+            lambda s, steps, name=name: optax.chain(published(name), optax.scale(s["multiple"]))
+        )
+        for rule, name in ACQUISITIONS.items()
+    }
+    methods[OURS] = Method(lambda s, steps: replayed(s["multiple"]))
+    return {
+        rule: train(problem, method, settings, seeds, budget, rule, report).final()
+        for rule, method in methods.items()
+    }
 
 
 def judge(problem: str, multiples: tuple[float, ...], losses: dict[str, np.ndarray]) -> list[Claim]:
@@ -123,20 +124,6 @@ def judge(problem: str, multiples: tuple[float, ...], losses: dict[str, np.ndarr
             ratio=True,
         ),
     ]
-
-
-def _select(rule: jax.Array) -> Acquisition:
-    """One program for all acquisitions: which one is traced."""
-    known = [resolve_acquisition(name) for name in ACQUISITIONS]  # pyright: ignore[reportArgumentType]
-
-    def utility(model: LineModel, step: jax.Array) -> jax.Array:
-        return jnp.stack([one(model, step) for one in known])[jnp.int32(rule)]
-
-    return utility
-
-
-def _times(setting: Mapping[str, Any]) -> optax.GradientTransformation:
-    return optax.scale(setting["multiple"])
 
 
 def _table(problem: str, multiples: tuple[float, ...], losses: dict[str, np.ndarray]) -> Table:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from ...curvature._trees import quadratic_form
+from ...curvature import quadratic_form
 from ...optimizers import meka, metrics, warm_start
-from ...optimizers._ema import debias
 from ..lanes import Budget, Method
 from ..problems import Problem
 from . import drawing
@@ -101,8 +101,8 @@ def gauges(state: Any, params: Any, data: Any) -> dict[str, jax.Array]:
     """Curvature along the unit direction, variance of the batch's gradient, step size made."""
     del params, data
     known, filtered = metrics(state), state.inner.filter
-    noise = debias(filtered.noise, DECAY, filtered.count)
-    ones = jax.tree.map(jnp.ones_like, filtered.belief.mean)
+    noise = optax.tree.bias_correction(filtered.noise, DECAY, filtered.count)
+    ones = optax.tree.ones_like(filtered.belief.mean)
     return {
         "curvature": known["curvature"],
         "gradient variance": quadratic_form(noise, ones),
@@ -141,8 +141,8 @@ def judge(found: dict[str, Trained]) -> list[Claim]:
     ours, theirs = found[OURS], found[PUBLISHED]
     claims += [
         check(
-            f"calibration removes the drift: adaptive from the start, the {words} under our rule "
-            "is at most half of that under the published one",
+            f"an adaptive trust region removes the drift: adaptive from the start, the {words} "
+            "under our rule is at most half of that under the published one",
             _late(ours.gauges[name])[EARLY] / _late(theirs.gauges[name])[EARLY],
             at_most=0.5,
             ratio=True,

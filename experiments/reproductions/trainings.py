@@ -48,8 +48,9 @@ def load(name: str, quick: bool, train: int | None = None, test: int | None = No
 def published(
     acquisition: Any = "probability_of_improvement", **options: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """The published rule: steps by probability of improvement, believing the filter."""
-    return optimizers.meka(acquisition=acquisition, calibrate=False, **options)
+    """The published rule: steps by probability of improvement, within a few Newton steps."""
+    trust_region = optimizers.newton_trust_region()
+    return optimizers.meka(acquisition=acquisition, trust_region=trust_region, **options)
 
 
 class Trained(NamedTuple):

@@ -23,6 +23,7 @@ from . import drawing
 from .claims import Claim, Reproduction, check, short
 from .registry import Report, quiet
 from .simulation import path
+from .trainings import published
 
 START = (-1.2, 1.6)
 STEEP = 5.0
@@ -179,7 +180,7 @@ def _methods() -> dict[str, optax.GradientTransformationExtraArgs]:
         SGD: plain(optax.sgd(RATE)),
         HEAVY: plain(optax.sgd(RATE * (1 - MOMENTUM), momentum=MOMENTUM)),
         FIXED: optax.chain(scale_by_kalman_filter(), optax.scale(-RATE)),
-        PUBLISHED: meka(acquisition="probability_of_improvement", calibrate=False),
+        PUBLISHED: published(),
         OURS: meka(),
     }
 

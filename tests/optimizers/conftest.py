@@ -41,44 +41,45 @@ class Transformation(NamedTuple):
     def step(self, tx, params, state, batch, loss_fn, noise=0.0):
         """One step of the loop of every user; `noise` is added to the gradient alone."""
         value_fn = per_example(loss_fn, batch)
-        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
         grads = jax.tree.map(lambda g: g + jnp.asarray(noise, g.dtype), grads)
         # Another transformation of a chain might ask for more; ours must swallow it.
-        updates, state = tx.update(grads, state, params, value_fn=value_fn, unknown_extra=1)
+        extra_args = {"value": value, "grad": grads, "value_fn": value_fn, "unknown_extra": 1}
+        updates, state = tx.update(grads, state, params, **extra_args)
         assert jax.tree.structure(updates) == jax.tree.structure(params)
         updates = jax.tree.map(lambda u: u * jnp.asarray(self.rate, u.dtype), updates)
         return optax.apply_updates(params, updates), state
 
 
-def _after_adam(max_step_size=None, decay=0.99):
-    rule = scale_by_expected_improvement(max_step_size=max_step_size, decay=decay)
+def _after_adam(max_step_size=None):
+    rule = scale_by_expected_improvement(max_step_size=max_step_size)
     return optax.chain(optax.scale_by_adam(), rule)
 
 
 def _filter_then_rule(learning_rate=0.1, until=3, decay=0.99, seed=0):
-    rule = warm_start(learning_rate, until, scale_by_expected_improvement(decay=decay))
+    rule = warm_start(learning_rate, until, scale_by_expected_improvement())
     return optax.chain(scale_by_kalman_filter(decay=decay, seed=seed), rule)
 
 
-def _then_average(max_step_size=None, decay=0.99):
-    return optax.chain(adameka(max_step_size=max_step_size, decay=decay), average_iterates())
+def _then_average(max_step_size=None):
+    return optax.chain(adameka(max_step_size=max_step_size), average_iterates())
 
 
 TRANSFORMATIONS = {
     "meka": Transformation(meka, {"max_step_size": 10.0, "decay": 0.9, "seed": 3}, {}, 1.0),
-    "adameka": Transformation(adameka, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0),
+    "adameka": Transformation(
+        adameka, {"max_step_size": 10.0, "weight_decay": 1e-3, "curvature_interval": 5}, {}, 1.0
+    ),
     "diagonal": Transformation(
         meka, {"decay": 0.9}, {"statistics": "exact", "covariance": "diagonal"}, 1.0
     ),
-    "average": Transformation(_then_average, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0),
+    "average": Transformation(_then_average, {"max_step_size": 10.0}, {}, 1.0),
     "filter": Transformation(scale_by_kalman_filter, {"decay": 0.9, "seed": 3}, {}, -0.05),
-    "rule": Transformation(
-        scale_by_expected_improvement, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0
-    ),
+    "rule": Transformation(scale_by_expected_improvement, {"max_step_size": 10.0}, {}, 1.0),
     "warm_start": Transformation(
         warm_start, {"learning_rate": 0.1, "until": 3}, {"adaptive": adameka()}, 1.0
     ),
-    "adam+rule": Transformation(_after_adam, {"max_step_size": 10.0, "decay": 0.9}, {}, 1.0),
+    "adam+rule": Transformation(_after_adam, {"max_step_size": 10.0}, {}, 1.0),
     "filter+rule": Transformation(
         _filter_then_rule, {"learning_rate": 0.1, "until": 3, "decay": 0.9, "seed": 3}, {}, 1.0
     ),

@@ -91,10 +91,15 @@ def test_nothing_recompiles_and_the_state_keeps_its_form(run):
 
 
 def test_donated_buffers_are_used(run):
-    """Every buffer of the state is its own, from `init` on, so that all can be donated."""
+    """Every buffer of the state is its own, from `init` on, so that all can be donated.
+
+    What a program does not read, it does not take: the numbers of `StepInfo`, which are for us.
+    """
     history, *_ = run
     for pair in history[:-1]:
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(pair) if leaf.size)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(pair):
+            read = leaf.size and ".info" not in jax.tree_util.keystr(path)
+            assert leaf.is_deleted() or not read, jax.tree_util.keystr(path)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(history[-1]))
 
 
@@ -195,7 +200,7 @@ def test_many_seeds_and_thousands_of_steps(transformation, injected):
 
     params, state = together(starts, batches, 300)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((params, state)))
-    assert np.all(jax.vmap(metrics)(state)["skipped"] == 0)
+    assert np.all(jax.vmap(metrics)(state)["num_rejected"] == 0)
     variances = [
         leaf
         for _, v in optax.tree.get_all_with_path(state, "variance")
