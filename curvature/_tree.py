@@ -5,6 +5,7 @@ prefix of every tree. Variances are stored as prefixes of the parameters (see `_
 the functions here take them without caring which structure they have.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -51,6 +52,7 @@ def size(tree: PyTree) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
+@jax.jit  # one function in the program, however often it is called
 def dot(left: PyTree, right: PyTree) -> jax.Array:
     """Real inner product of two trees of one structure, accumulated in float32 or wider."""
 
@@ -58,17 +60,18 @@ def dot(left: PyTree, right: PyTree) -> jax.Array:
     def products(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.sum(jnp.real(jnp.conj(widen(a)) * widen(b)))
 
-    return sum(
-        jax.tree.leaves(jax.tree.map(products, left, right)), start=jnp.zeros((), jnp.float32)
-    )
+    terms = jax.tree.leaves(jax.tree.map(products, left, right))
+    return functools.reduce(jnp.add, terms) if terms else jnp.zeros((), jnp.float32)
 
 
+@jax.jit
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """Square root whose derivative at 0 is 0, so that no gradient through it is NaN."""
     positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
+@jax.jit
 def norm(tree: PyTree) -> jax.Array:
     """Euclidean norm of a tree, whatever its scale: squares are relative to the largest entry."""
     largest = [jnp.max(jnp.abs(widen(x))) for x in jax.tree.leaves(tree) if jnp.size(x)]
@@ -78,22 +81,28 @@ def norm(tree: PyTree) -> jax.Array:
     return norm_near(tree, jax.lax.stop_gradient(most))
 
 
+@jax.jit
 def norm_near(tree: PyTree, guess: jax.Array) -> jax.Array:
     """Euclidean norm of a tree by squares relative to a guess of it, in one pass; 0 is no guess."""
-    scale = jnp.where((guess > 0) & jnp.isfinite(guess), guess, 1)
+    scale = jnp.where(guess > 0, guess, 1.0)
     scaled = jax.tree.map(lambda x: x / scale, widen(tree))
     return scale * safe_sqrt(dot(scaled, scaled))
 
 
 def unit(tree: PyTree, length: jax.Array) -> PyTree:
-    """Divide a tree by its norm `length`; zero stays zero."""
-    safe = jnp.where(length > 0, length, 1)
+    """Divide a tree by its norm `length`, of either sign; zero stays zero."""
+    safe = jnp.where(length == 0, 1.0, length)
     return jax.tree.map(lambda x: x / safe, widen(tree))
 
 
 def all_finite(tree: PyTree) -> jax.Array:
     """Whether every entry of every leaf is finite, a boolean scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def finite_scalars(tree: PyTree) -> jax.Array:
+    """Whether all of a tree of scalars are finite, by their sum: one question in place of many."""
+    return jnp.isfinite(functools.reduce(jnp.add, jax.tree.leaves(tree)))
 
 
 def broadcast(prefix: PyTree, tree: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-# NumPyro: an optimizer wrapper that hands the ELBO on as value_fn, for SVI.
+# NumPyro: an optimizer wrapper for SVI that hands the ELBO on as value_fn.
 import jax
 import numpyro
 import numpyro.distributions as dist
@@ -36,8 +36,8 @@ def model(x, y):
 
 def train(steps=300):  # yields what to log: floats by name
     svi = SVI(model, AutoNormal(model), Mekax(adameka()), Trace_ELBO(num_particles=8))
-    state = svi.init(jax.random.key(0), images[:64], labels[:64])
+    state, update = svi.init(jax.random.key(0), images[:64], labels[:64]), jax.jit(svi.update)
     for key in jax.random.split(jax.random.key(1), steps):
         rows = jax.random.choice(key, len(labels), (64,))
-        state, loss = jax.jit(svi.update)(state, images[rows], labels[rows])
+        state, loss = update(state, images[rows], labels[rows])
         yield {"loss": float(loss), **jax.tree.map(float, metrics(state.optim_state))}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import AxisName, Differentiation
-from ..curvature._tree import PyTree, dot, widen, zeros_like
+from ..curvature._tree import PyTree, widen, zeros_like
 from ..curvature._validation import check_params
 from ._acquisition import Acquisition, AcquisitionName
 from ._expected_improvement import CURVATURE_INTERVAL, scale_by_expected_improvement
@@ -34,7 +34,7 @@ def adameka(
 
     That is `optax.chain(scale_by_adam(), add_decayed_weights(λ), scale_by_expected_improvement())`
     with the gradient handed on as `grad=`, and two differences. The averages are kept in float32 or
-    wider whatever the parameters are, and a gradient with a NaN leaves them as they were.
+    wider whatever the parameters are, and an entry of the gradient that is not finite leaves its own as they were.
 
     The publication's direction, the filtered gradient m / (√(m² + P) + ε), gives coordinates that
     never see a gradient the same weight as all others, and its transport removes what momentum
@@ -95,7 +95,7 @@ def adameka(
 
 
 def _scale_by_adam() -> optax.GradientTransformation:
-    """`optax.scale_by_adam` in float32 or wider, whose averages a NaN passes by."""
+    """`optax.scale_by_adam` in float32 or wider; an entry with a NaN leaves its averages alone."""
     adam = optax.scale_by_adam(eps_root=_EPSILON_ROOT)
 
     def init_fn(params: PyTree) -> optax.OptState:
@@ -105,7 +105,8 @@ def _scale_by_adam() -> optax.GradientTransformation:
     def update_fn(updates, state, params=None):
         del params
         direction, new = adam.update(widen(updates), state)
-        finite = jnp.isfinite(dot(updates, updates))
-        return direction, optax.tree.where(finite, new, state)
+        finite = jax.tree.map(jnp.isfinite, updates)
+        keep = lambda moments, old: jax.tree.map(jnp.where, finite, moments, old)  # noqa: E731
+        return direction, new._replace(mu=keep(new.mu, state.mu), nu=keep(new.nu, state.nu))
 
     return optax.GradientTransformation(init_fn, update_fn)

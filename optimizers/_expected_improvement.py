@@ -17,24 +17,11 @@ from ..curvature import (
     Differentiation,
     LineBelief,
     ValueBelief,
-    ValueFn,
     correct_value,
     predict_value,
 )
 from ..curvature._derivatives import check_differentiation, mean_gradient
-from ..curvature._line import observe_with_mode
-from ..curvature._tree import (
-    PyTree,
-    all_finite,
-    dot,
-    norm,
-    norm_near,
-    real_dtype,
-    safe_sqrt,
-    unit,
-    widen,
-    zeros_like,
-)
+from ..curvature._tree import PyTree, finite_scalars, real_dtype, widen, zeros_like
 from ..curvature._validation import check_params
 from ._acquisition import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import (
@@ -47,22 +34,21 @@ from ._arguments import (
     resolve_trust_region,
 )
 from ._maximize import maximize_on_interval
+from ._observation import CONSISTENT, Observation, cast_like, coarsest, observe_step, over
 from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
 
 CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
-_EVERY_STEP_UNTIL = 20  # steps learned from, at each of which the curvature is measured
 _VALUE_NOISE_DECAY = 0.99
 _SLOPE_RATIO_DECAY = 0.95
 _TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
 _PATIENCE = 5  # batches in a row that are not finite, of which the last blames the step
-CONSISTENT = 0.1  # mismatch of slopes that rounding and reduced precision may leave
+_WIDE = 1e30  # types that reach so far see a loss that is not finite before they end
 
 
 class StepInfo(NamedTuple):
     """What is worth knowing of a step and feeds back into nothing; see `metrics`."""
 
     step_size: jax.Array
-    predicted_change: jax.Array
     realized_change: jax.Array
     slope_ratio: jax.Array
     outcome: jax.Array
@@ -75,10 +61,10 @@ class StepState(NamedTuple):
 
     Attributes:
       count: batches that were finite, int32.
-      value: N(u, s), filtered loss.
+      belief: about the line of the last step; its value is the filtered loss N(u, s).
       value_noise: moving average of r, the variance of a batch's mean loss.
-      belief: about the line of the last step.
       direction_norm: ‖d‖ of the last direction.
+      params_norm: ‖θ‖ when the curvature was last measured.
       distance: α, the length of the last step.
       trust: state of the trust region.
       gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
@@ -87,10 +73,10 @@ class StepState(NamedTuple):
     """
 
     count: jax.Array
-    value: ValueBelief
-    value_noise: jax.Array
     belief: LineBelief
+    value_noise: jax.Array
     direction_norm: jax.Array
+    params_norm: jax.Array
     distance: jax.Array
     trust: Any
     gradient_mismatch: jax.Array
@@ -104,10 +90,9 @@ class StepState(NamedTuple):
         tiny, most = float(limits.tiny), float(limits.max)
         length = jnp.maximum(self.direction_norm, tiny)
         curvature = jnp.maximum(jnp.abs(belief.curvature), tiny)
-        variance = belief.rescaled(self.distance).curvature_variance
-        spread = belief.slope_variance + variance / jnp.maximum(jnp.square(self.distance), tiny)
+        spread = belief.slope_variance + jnp.square(self.distance) * belief.curvature_variance
         # Compiled, the two divisions may become one by a product that is 0.
-        deviation = jnp.where(spread > 0, jnp.sqrt(spread) / curvature / length, 0)
+        deviation = jnp.where(spread > 0, jnp.sqrt(spread) / curvature / length, 0.0)
         snr = jnp.square(belief.slope) / jnp.maximum(belief.slope_variance, tiny)
         return {
             "step_size_std": jnp.minimum(deviation, most),
@@ -117,8 +102,9 @@ class StepState(NamedTuple):
             "curvature_std": jnp.sqrt(belief.curvature_variance),
             "direction_norm": self.direction_norm,
             "snr": jnp.minimum(snr, most),
-            "loss_mean": self.value.mean,
-            "loss_std": jnp.sqrt(self.value.variance),
+            "loss_mean": belief.value,
+            "loss_std": jnp.sqrt(belief.value_variance),
+            "predicted_change": belief.change(self.distance),
             "gradient_mismatch": self.gradient_mismatch,
             **self.info._asdict(),
         }
@@ -134,53 +120,6 @@ class ExpectedImprovementState(NamedTuple):
 
     params: PyTree
     step: StepState
-
-
-def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
-    """Build the state before the first step."""
-    check_params(params, complex_too=True)
-    dtype = real_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
-
-    # Every leaf is an array of its own: shared ones cannot be donated.
-    def zeros(number: int, dtype: Any = dtype) -> list[jax.Array]:
-        return [jnp.zeros((), dtype) for _ in range(number)]
-
-    integers = zeros(5, jnp.int32)
-    return StepState(
-        count=integers[0],
-        value=ValueBelief(*zeros(2)),
-        value_noise=zeros(1)[0],
-        belief=LineBelief(*zeros(7)),
-        direction_norm=zeros(1)[0],
-        distance=zeros(1)[0],
-        trust=trust_region.init(dtype),
-        gradient_mismatch=zeros(1)[0],
-        num_bad=integers[1],
-        info=StepInfo(*zeros(3), jnp.ones((), dtype), *integers[2:]),
-    )
-
-
-class Observation(NamedTuple):
-    """What a batch shows.
-
-    Attributes:
-      line: the batch along the last step, per unit of length; where there was none, along the
-        direction.
-      distance: length of the displacement made since the last finite batch.
-      has_value: whether the batch's loss is known.
-      has_noise: whether the noise of that loss is known, and the curvature is fresh.
-      mismatch: relative deviation of the gradient's slope from that of `value_fn`.
-      finite: whether all that a step needs is finite.
-      differentiation: index of the mode of differentiation.
-    """
-
-    line: LineBelief
-    distance: jax.Array
-    has_value: jax.Array | bool
-    has_noise: jax.Array | bool
-    mismatch: jax.Array
-    finite: jax.Array
-    differentiation: jax.Array | int
 
 
 def scale_by_expected_improvement(
@@ -268,211 +207,131 @@ def scale_by_expected_improvement(
         name = "scale_by_expected_improvement"
         value_fn = require_value_fn(name, params, value_fn)
         require_gradient(name, updates, params, complex_too=True)
-        if grad is None:
-            grad = mean_gradient(value_fn, params, axis_name)
-        grad = of_group(grad, updates)
-        measure = _measuring(value_fn, params, differentiation, axis_name, curvature_interval)
-        direction_norm = norm(updates)
-        observation, belief = _observe(state, params, updates, direction_norm, grad, value, measure)
-        limit = step_limit(params, updates, direction_norm, max_step_size)
-        resolution = coarsest(params) * safe_sqrt(dot(params, params))
-        step = choose(state.step, observation, belief, direction_norm, limit, resolution)
+        grad = mean_gradient(value_fn, params, axis_name) if grad is None else grad
+        observation = observe_step(
+            value_fn,
+            params,
+            updates,
+            of_group(grad, updates),
+            value,
+            state,
+            curvature_interval=curvature_interval,
+            differentiation=differentiation,
+            axis_name=axis_name,
+        )
+        limit = step_limit(params, updates, observation, max_step_size)
+        step = choose(state.step, observation, limit, coarsest(params))
         require_consistency(name, step.gradient_mismatch, CONSISTENT)
         return move(step, updates, params, state.params)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _measuring(
-    value_fn: ValueFn,
-    params: PyTree,
-    differentiation: Differentiation,
-    axis_name: AxisName | None,
-    interval: int,
-) -> Callable[..., tuple[LineBelief, jax.Array, jax.Array, jax.Array]]:
-    """Measure the batch along a direction where that is due, and look it up where it is not."""
+def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
+    """Build the state before the first step."""
+    check_params(params, complex_too=True)
+    dtype = real_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
 
-    def measure(
-        state: StepState, updates: PyTree, direction_norm: jax.Array, grad: PyTree, behind: jax.Array
-    ) -> tuple[LineBelief, jax.Array, jax.Array, jax.Array]:
-        due = (state.trust.count < _EVERY_STEP_UNTIL) | (state.count % interval == 0)
-        # What went wrong may come of what is remembered.
-        due |= (state.distance == 0) | (state.num_bad > 0)
-        due |= (state.gradient_mismatch > CONSISTENT) | (behind > jnp.abs(state.belief.slope))
+    # Every leaf is an array of its own: shared ones cannot be donated.
+    def zero() -> jax.Array:
+        return jnp.zeros((), dtype)
 
-        def afresh():
-            direction = unit(optax.tree.scale(-1, widen(updates)), direction_norm)
-            seen, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
-            mismatch = slope_mismatch(dot(grad, direction), seen.slope, grad, params)
-            return _cast_like((seen, mismatch, jnp.int32(mode)), cached)
+    def integer() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
 
-        cached = (state.belief, state.gradient_mismatch, state.info.differentiation)
-        return *_branch(due, afresh, lambda: cached), due
-
-    return measure
-
-
-def _observe(
-    state: ExpectedImprovementState,
-    params: PyTree,
-    updates: PyTree,
-    direction_norm: jax.Array,
-    grad: PyTree,
-    value: jax.Array | None,
-    measure: Callable[..., tuple[LineBelief, jax.Array, jax.Array, jax.Array]],
-) -> tuple[Observation, LineBelief]:
-    """What the batch shows along the last step, and along the direction that is next."""
-    step = state.step
-    displacement = optax.tree.sub(widen(params), widen(state.params))
-    distance = jnp.where(step.count > 0, norm_near(displacement, step.distance), 0)
-    behind = dot(grad, displacement) / jnp.where(distance > 0, distance, 1)
-    behind = jnp.where(distance > 0, behind, 0)
-    ahead = -dot(grad, updates) / jnp.where(direction_norm > 0, direction_norm, 1)
-    seen, mismatch, differentiation, measured = measure(step, updates, direction_norm, grad, behind)
-    known = seen.value if value is None else jnp.where(measured, seen.value, jnp.mean(value))
-    finite = jnp.isfinite(ahead) & jnp.isfinite(behind) & jnp.isfinite(known)
-    correction = slope_correction(mismatch, ahead, seen.slope)
-    belief = bend(seen._replace(value=known, slope=ahead * correction))
-    last = step.belief._replace(
-        value=known, value_variance=belief.value_variance, slope=behind * correction
-    )
-    has_noise = measured & jnp.isfinite(seen.value_variance)
-    observation = Observation(
-        last, distance, measured | (value is not None), has_noise, mismatch, finite, differentiation
-    )
-    return observation, belief
-
-
-def slope_mismatch(
-    given: jax.Array, measured: jax.Array, grad: PyTree, params: PyTree
-) -> jax.Array:
-    """Relative deviation of the given gradient's slope from that of `value_fn`, in [0, 2].
-
-    Relative to the gradient as well, so that the rounding of a slope near 0 is no mismatch.
-    """
-    rounding = coarsest(params) ** 0.5 * safe_sqrt(dot(grad, grad))
-    largest = jnp.maximum(jnp.abs(measured), jnp.abs(given)) + rounding
-    return jnp.abs(measured - given) / jnp.where(largest > 0, largest, 1)
-
-
-def slope_correction(mismatch: jax.Array, given: jax.Array, measured: jax.Array) -> jax.Array:
-    """Factor that makes of a slope of the given gradient, such as of a sum, one of `value_fn`."""
-    ratio = jnp.clip(measured / jnp.where(given == 0, 1, given), 0, 100)
-    return jnp.where(mismatch > CONSISTENT, ratio, 1)
-
-
-def bend(seen: LineBelief) -> LineBelief:
-    """Replace a second derivative that does not exist by that of a parabola.
-
-        h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
-    """
-    exists = all_finite((seen.curvature, seen.curvature_variance, seen.covariance))
-    parabola = jnp.square(seen.slope) / (2 * jnp.abs(jnp.where(seen.value == 0, 1, seen.value)))
-    return seen._replace(
-        slope_variance=jnp.where(jnp.isfinite(seen.slope_variance), seen.slope_variance, 0),
-        curvature=jnp.where(exists, seen.curvature, parabola),
-        curvature_variance=jnp.where(exists, seen.curvature_variance, 0),
-        covariance=jnp.where(exists, seen.covariance, 0),
+    return StepState(
+        count=integer(),
+        belief=LineBelief(*(zero() for _ in LineBelief._fields)),
+        value_noise=zero(),
+        direction_norm=zero(),
+        params_norm=zero(),
+        distance=zero(),
+        trust=trust_region.init(dtype),
+        gradient_mismatch=zero(),
+        num_bad=integer(),
+        info=StepInfo(zero(), zero(), zero() + 1, integer(), integer(), integer()),
     )
 
 
 def step_chooser(
     acquisition: AcquisitionName | Acquisition, trust_region: TrustRegion
 ) -> Callable[..., StepState]:
-    """Build the function of scalars that turns an observation and a belief into a step."""
+    """Build the function of scalars that turns an observation into a step."""
     utility = resolve_acquisition(acquisition)
 
     # Compiled by itself where the loop around it is not; there, nothing else is as slow.
     @jax.jit
     def choose(
-        state: StepState,
-        observation: Observation,
-        belief: LineBelief,
-        direction_norm: jax.Array,
-        limit: jax.Array,
-        resolution: jax.Array,
+        state: StepState, observation: Observation, limit: jax.Array, rounding: float
     ) -> StepState:
-        outcome = classify(state, observation, resolution)
-        seen = observation.line.rescaled(observation.distance)
+        outcome = classify(state, observation, rounding)
         prior = state.belief.rescaled(observation.distance)
-        value, value_noise = _filter_value(state, prior, seen, observation)
-        belief = belief._replace(value=value.mean, value_variance=value.variance)
+        seen = observation.last.rescaled(observation.distance)
+        value, value_noise = filter_value(state, prior, seen, observation)
+        belief = observation.ahead._replace(value=value.mean, value_variance=value.variance)
         trust = trust_region.update(
-            state.trust, outcome, seen, belief, direction_norm, limit
+            state.trust, outcome, seen, belief, observation.direction_norm, limit
         )
-        radius = jnp.minimum(trust_region.radius(trust, belief), limit)
+        radius = jnp.minimum(trust_region.radius(trust), limit)
         distance = maximize_on_interval(lambda step: utility(belief, step), radius)
 
         taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
-        confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1)
-        slope_ratio = optax.tree.update_moment(
-            jnp.clip(confirmed, -10, 10), state.info.slope_ratio, _SLOPE_RATIO_DECAY, 1
-        )
+        confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1.0)
+        weight = jnp.where(taken & (prior.slope < 0), 1 - _SLOPE_RATIO_DECAY, 0.0)
+        slope_ratio = state.info.slope_ratio
         new = StepState(
             count=jnp.asarray(optax.safe_increment(state.count)),
-            value=value,
-            value_noise=value_noise,
             belief=belief,
-            direction_norm=direction_norm,
+            value_noise=value_noise,
+            direction_norm=observation.direction_norm,
+            params_norm=observation.params_norm,
             distance=distance,
             trust=trust,
             gradient_mismatch=observation.mismatch,
             num_bad=jnp.zeros_like(state.num_bad),
             info=StepInfo(
-                step_size=distance / jnp.maximum(direction_norm, float(jnp.finfo(limit.dtype).tiny)),
-                predicted_change=belief.change(distance),
-                realized_change=jnp.where(state.count > 0, value.mean - state.value.mean, 0),
-                slope_ratio=jnp.where(
-                    taken & (prior.slope < 0), slope_ratio, state.info.slope_ratio
-                ),
+                step_size=over(distance, observation.direction_norm),
+                realized_change=jnp.where(state.count > 0, value.mean - state.belief.value, 0.0),
+                slope_ratio=slope_ratio
+                + weight * (jnp.clip(confirmed, -10.0, 10.0) - slope_ratio),
                 outcome=outcome,
-                differentiation=jnp.asarray(observation.differentiation),
+                differentiation=observation.differentiation,
                 num_rejected=state.info.num_rejected,
             ),
         )
         # A branch, because a choice for each number would have XLA compile the condition, and all
         # it depends on, anew for every number.
         return jax.lax.cond(
-            observation.finite & all_finite(new),
-            lambda: _cast_like(new, state),
-            lambda: _bad_batch(state, trust_region),
+            observation.finite & finite_scalars(new._replace(info=())),
+            lambda: cast_like(new, state),
+            lambda: bad_batch(state, trust_region),
         )
 
     return choose
 
 
-def classify(state: StepState, observation: Observation, resolution: jax.Array) -> jax.Array:
+def classify(state: StepState, observation: Observation, rounding: float) -> jax.Array:
     """Say what became of the last step; see `Outcome`."""
     distance = observation.distance
-    moved = distance > 0
-    chosen = moved & (jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance)
+    chosen = jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance
     truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
-    swallowed = ~moved & (state.distance > 0) & (state.distance <= resolution)
-    return jnp.select(
-        [chosen & truncated, chosen, moved, swallowed],
-        [
-            jnp.int32(outcome)
-            for outcome in (
-                Outcome.TRUNCATED,
-                Outcome.TAKEN,
-                Outcome.EXTERNAL,
-                Outcome.UNRESOLVED,
-            )
-        ],
-        jnp.int32(Outcome.NONE),
+    swallowed = (state.distance > 0) & (state.distance <= rounding * state.params_norm)
+    moved = jnp.where(
+        chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
+    stayed = jnp.where(swallowed, Outcome.UNRESOLVED, Outcome.NONE)
+    return jnp.where(distance > 0, moved, stayed).astype(jnp.int32)
 
 
-def _filter_value(
+def filter_value(
     state: StepState, prior: LineBelief, seen: LineBelief, observation: Observation
 ) -> tuple[ValueBelief, jax.Array]:
     """Predict the loss along the last step, and correct by the batch where its loss is known."""
-    count = state.count + 1
-    weight = (1 - _VALUE_NOISE_DECAY) / (1 - _VALUE_NOISE_DECAY**count)
+    weight = (1 - _VALUE_NOISE_DECAY) / (1 - _VALUE_NOISE_DECAY ** (state.count + 1))
+    weight = jnp.where(observation.measured, weight, 0.0)
     noise = state.value_noise + weight * (seen.value_variance - state.value_noise)
-    noise = jnp.where(observation.has_noise, noise, state.value_noise)
     predicted = predict_value(
-        state.value,
+        ValueBelief(prior.value, prior.value_variance),
         prior.slope + 0.5 * seen.curvature,
         prior.slope_variance + 0.25 * seen.curvature_variance,
     )
@@ -481,30 +340,28 @@ def _filter_value(
     return optax.tree.where(state.count > 0, value, ValueBelief(seen.value, noise)), noise
 
 
-def _bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
+def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
     """What is left of a batch at which something was not finite."""
     num_bad = state.num_bad + 1
     # Only a step that was made can be at fault, and only if batch after batch is bad there.
     back = (num_bad >= _PATIENCE) & (state.distance > 0)
-    info = state.info._replace(
-        step_size=jnp.zeros_like(state.info.step_size),
-        outcome=jnp.where(back, jnp.int32(Outcome.REJECTED), jnp.int32(Outcome.SKIPPED)),
-        num_rejected=jnp.asarray(optax.safe_increment(state.info.num_rejected)),
-    )
+    rejected = trust_region.reject(state.trust)
     return state._replace(
-        distance=jnp.where(back, 0, state.distance),
-        trust=_cast_like(
-            optax.tree.where(back, trust_region.reject(state.trust), state.trust), state.trust
-        ),
+        distance=jnp.where(back, 0.0, state.distance),
+        trust=cast_like(optax.tree.where(back, rejected, state.trust), state.trust),
         num_bad=num_bad,
-        info=info,
+        info=state.info._replace(
+            step_size=jnp.zeros_like(state.info.step_size),
+            outcome=jnp.where(back, Outcome.REJECTED, Outcome.SKIPPED).astype(jnp.int32),
+            num_rejected=jnp.asarray(optax.safe_increment(state.info.num_rejected)),
+        ),
     )
 
 
 def step_limit(
     params: PyTree,
     updates: PyTree,
-    direction_norm: jax.Array,
+    observation: Observation,
     max_step_size: jax.typing.ArrayLike | None,
 ) -> jax.Array:
     """Length that no step exceeds, whatever is believed.
@@ -512,13 +369,13 @@ def step_limit(
     No step reaches farther than the parameters are long: a bound that only a vanishing curvature
     meets, and that keeps a linear loss from sending them to infinity.
     """
-    length = safe_sqrt(dot(params, params))
-    limit = jnp.where(length > 0, length, 1)
+    length, direction_norm = observation.params_norm, observation.direction_norm
+    limit = jnp.where(length > 0, length, 1.0)
     if max_step_size is not None:
         limit = jnp.minimum(limit, max_step_size * direction_norm)
     for p, u in zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True):
         largest = float(jnp.finfo(jnp.result_type(p)).max)
-        if largest < 1e30 and jnp.size(p):  # float16: parameters of wider types never get there
+        if largest < _WIDE and jnp.size(p):
             room = 0.99 * largest - jnp.abs(widen(p))
             speed = jnp.abs(widen(u))
             steps = jnp.min(jnp.where(speed > 0, room / jnp.where(speed > 0, speed, 1), jnp.inf))
@@ -534,25 +391,9 @@ def move(
     back = new.info.outcome == Outcome.REJECTED
 
     def leaf(update: jax.Array, p: jax.Array, before: jax.Array) -> jax.Array:
-        home = jnp.where(back, widen(before) - widen(p), 0)
+        home = jnp.where(back, widen(before) - widen(p), 0.0)
         return jnp.where(good, -new.info.step_size * widen(update), home)
 
-    final = _cast_like(jax.tree.map(leaf, updates, params, previous), params)
+    final = cast_like(jax.tree.map(leaf, updates, params, previous), params)
     kept = optax.tree.where(good, params, previous)
     return final, ExpectedImprovementState(kept, new)
-
-
-def _branch(condition: jax.Array, if_true: Callable[[], PyTree], if_false: Callable[[], PyTree]):
-    """`lax.cond`; where the condition is known, only what it asks for, and nothing is compiled."""
-    if isinstance(condition, jax.core.Tracer):
-        return jax.lax.cond(condition, if_true, if_false)
-    return if_true() if condition else if_false()
-
-
-def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf, other: jnp.asarray(leaf, jnp.result_type(other)), tree, like)
-
-
-def coarsest(params: PyTree) -> float:
-    """The largest relative rounding error of the parameters' types."""
-    return max(float(jnp.finfo(jnp.result_type(p)).eps) for p in jax.tree.leaves(params))

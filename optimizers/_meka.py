@@ -10,6 +10,7 @@ from ..curvature import (
     Covariance,
     Differentiation,
     LineBelief,
+    ValueFn,
     quadratic_form,
 )
 from ..curvature._line import observe_with_mode
@@ -22,19 +23,7 @@ from ._arguments import (
     require_value_fn,
     resolve_trust_region,
 )
-from ._expected_improvement import (
-    CONSISTENT,
-    Observation,
-    StepState,
-    bend,
-    coarsest,
-    init_step,
-    move,
-    slope_correction,
-    slope_mismatch,
-    step_chooser,
-    step_limit,
-)
+from ._expected_improvement import StepState, init_step, move, step_chooser, step_limit
 from ._kalman_filter import (
     KalmanFilterState,
     Statistics,
@@ -45,6 +34,14 @@ from ._kalman_filter import (
     select_filter,
 )
 from ._mask import masked
+from ._observation import (
+    CONSISTENT,
+    Observation,
+    bend,
+    coarsest,
+    slope_correction,
+    slope_mismatch,
+)
 from ._trust_region import TrustRegion, adaptive_trust_region
 
 
@@ -126,6 +123,7 @@ def meka(
     check_cap(max_step_size)
     trust_region = resolve_trust_region(trust_region, adaptive_trust_region)
     choose = step_chooser(acquisition, trust_region)
+    options = (differentiation, axis_name)
 
     def init_fn(params: PyTree) -> MekaState:
         return MekaState(init_kalman_filter(params, covariance), init_step(params, trust_region))
@@ -146,25 +144,12 @@ def meka(
             differentiation=differentiation,
             axis_name=axis_name,
         )
+        observation = _observe(
+            value_fn, params, updates, state.filter, filtered, stats, finite, decay, options
+        )
         mean = filtered.belief.mean
-        direction_norm = norm(mean)
-        direction = unit(optax.tree.scale(-1, mean), direction_norm)
-        seen, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
-        given = dot(updates, direction)
-        mismatch = slope_mismatch(given, seen.slope, updates, params)
-        slope = dot(mean, direction) * slope_correction(mismatch, given, seen.slope)
-        gain = _gain_along(direction, filtered, decay)
-        belief = bend(seen._replace(slope=slope))._replace(
-            slope=slope, slope_variance=gain * seen.slope_variance, covariance=gain * seen.covariance
-        )
-        observation = _look_back(state.filter, params, stats, belief)._replace(
-            mismatch=mismatch,
-            finite=finite & jnp.isfinite(slope) & jnp.isfinite(seen.slope),
-            differentiation=jnp.int32(mode),
-        )
-        limit = step_limit(params, mean, direction_norm, max_step_size)
-        resolution = coarsest(params) * safe_sqrt(dot(params, params))
-        step = choose(state.step, observation, belief, direction_norm, limit, resolution)
+        limit = step_limit(params, mean, observation, max_step_size)
+        step = choose(state.step, observation, limit, coarsest(params))
         require_consistency("meka", step.gradient_mismatch, CONSISTENT)
         updates, _ = move(step, mean, params, state.filter.params)
         return updates, MekaState(select_filter(step.num_bad == 0, filtered, state.filter), step)
@@ -172,25 +157,52 @@ def meka(
     return masked(optax.GradientTransformationExtraArgs(init_fn, update_fn), mask)
 
 
-def _look_back(
-    before: KalmanFilterState, params: PyTree, stats: BatchStatistics, ahead: LineBelief
+def _observe(
+    value_fn: ValueFn,
+    params: PyTree,
+    gradient: PyTree,
+    before: KalmanFilterState,
+    filtered: KalmanFilterState,
+    stats: BatchStatistics,
+    finite: jax.Array,
+    decay: jax.typing.ArrayLike,
+    options: tuple[Differentiation, AxisName | None],
 ) -> Observation:
-    """What the batch shows along the displacement, out of what the filter has measured."""
+    """The line behind, out of what the filter measured, and the line ahead along its mean."""
     displacement = displacement_from(before.params, params, before.count == 0)
     distance = norm(displacement)
-    moved = distance > 0
-    behind = LineBelief(
+    last = LineBelief(
         value=stats.value,
         value_variance=stats.value_variance,
         slope=stats.slope,
         slope_variance=stats.slope_variance,
         curvature=dot(displacement, stats.product),
         curvature_variance=quadratic_form(stats.product_variance, displacement),
-        covariance=jnp.zeros_like(ahead.covariance),
-    ).rescaled(1 / jnp.where(moved, distance, 1))
-    line = bend(optax.tree.where(moved, behind, ahead))
-    line = line._replace(value=stats.value, value_variance=stats.value_variance)
-    return Observation(line, distance, True, True, distance, moved, 0)
+        covariance=jnp.zeros_like(distance),
+    ).rescaled(1 / jnp.where(distance > 0, distance, 1.0))
+
+    mean = filtered.belief.mean
+    direction_norm = norm(mean)
+    direction = unit(mean, -direction_norm)
+    seen, mode = observe_with_mode(value_fn, params, direction, *options)
+    given = dot(gradient, direction)
+    mismatch = slope_mismatch(given, seen.slope, gradient, params)
+    slope = dot(mean, direction) * slope_correction(mismatch, given, seen.slope)
+    gain = _gain_along(direction, filtered, decay)
+    return Observation(
+        last=optax.tree.where(distance > 0, bend(last), last._replace(slope=0 * distance)),
+        ahead=bend(seen._replace(slope=slope))._replace(
+            slope_variance=gain * seen.slope_variance, covariance=gain * seen.covariance
+        ),
+        distance=distance,
+        direction_norm=direction_norm,
+        params_norm=safe_sqrt(dot(params, params)),
+        has_value=jnp.array(True),
+        measured=jnp.array(True),
+        mismatch=mismatch,
+        finite=finite & jnp.isfinite(slope) & jnp.isfinite(seen.slope),
+        differentiation=jnp.int32(mode),
+    )
 
 
 def _gain_along(

@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 
 _LOG_SQRT_2PI = 0.9189385332046727
-_SWITCH = 2.0  # below −2 the continued fraction converges fast and the direct sum cancels
-_TERMS = {True: 48, False: 16}  # to rounding at −2 in float64, or in float32 and below
+_SQRT_HALF = 0.7071067811865476
+_SWITCH = 4.0  # below −4 the continued fraction converges fast; above, the direct sum cancels little
+_TERMS = {True: 20, False: 5}  # to what the direct sum rounds at −4, in float64 and in float32
 
 
 def log_improvement(z: jax.Array) -> jax.Array:
     """Logarithm of the expected positive part of a unit normal, log(φ(z) + z Φ(z)).
 
-    The expected improvement of N(−z, 1) is φ(z) + zΦ(z). For z < −2 the two terms cancel; with
+    The expected improvement of N(−z, 1) is φ(z) + zΦ(z). For z < −4 the two terms cancel; with
     x = −z the ratio to φ is 1 − x R(x), where Mills' ratio has Laplace's continued fraction
     R(x) = 1/(x + T), T = 1/(x + 2/(x + 3/(x + …))). Hence
 
@@ -36,16 +37,13 @@ def log_improvement(z: jax.Array) -> jax.Array:
     """
     z = jnp.asarray(z)
     middle = jnp.maximum(z, -_SWITCH)
-    direct = jnp.log(jnp.exp(_log_density(middle)) + middle * jax.scipy.stats.norm.cdf(middle))
+    density = jnp.exp(-0.5 * jnp.square(middle) - _LOG_SQRT_2PI)
+    direct = jnp.log(density + 0.5 * middle * jax.lax.erfc(-_SQRT_HALF * middle))
     x = jnp.maximum(-z, _SWITCH)
     terms = _TERMS[z.dtype == jnp.float64]
     # The rest of the fraction is nearly periodic: t = (N + 1)/(x + t).
     fraction = 0.5 * (jnp.sqrt(jnp.square(x) + 4.0 * (terms + 1)) - x)
     for k in range(terms, 0, -1):
         fraction = k / (x + fraction)
-    tail = _log_density(x) + jnp.log(fraction) - jnp.log(x + fraction)
+    tail = jnp.log(fraction / (x + fraction)) - 0.5 * jnp.square(x) - _LOG_SQRT_2PI
     return jnp.where(z < -_SWITCH, tail, direct)
-
-
-def _log_density(z: jax.Array) -> jax.Array:
-    return -0.5 * jnp.square(z) - _LOG_SQRT_2PI

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ..curvature import LineBelief
 
@@ -54,23 +53,24 @@ class TrustRegion(NamedTuple):
         the last step. `observation` is the line of that step, α = 1 being the step; `belief` is the
         line that lies ahead, per unit of length.
       reject: `state -> state` after a step that was taken back.
-      radius: `(state, belief) -> length` at which the interval along `belief` ends.
+      radius: `state -> length` at which the interval ends.
     """
 
     init: Callable[[Any], Any]
     update: Callable[..., Any]
     reject: Callable[[Any], Any]
-    radius: Callable[[Any, LineBelief], jax.Array]
+    radius: Callable[[Any], jax.Array]
 
 
 def newton_length(slope: jax.Array, curvature: jax.Array) -> jax.Array:
     """Distance −s/h to the minimum of a line; ∞ where nothing bends, 0 where nothing falls."""
-    length = -slope / jnp.where(curvature > 0, curvature, 1)
-    return jnp.where(slope < 0, jnp.where(curvature > 0, length, jnp.inf), 0)
+    bent = curvature > 0
+    length = -slope / jnp.where(bent, curvature, 1.0)
+    return jnp.where(slope < 0, jnp.where(bent, length, jnp.inf), 0.0)
 
 
 class NewtonState(NamedTuple):
-    """State of `newton_trust_region`, which learns nothing: 0, and the last radius.
+    """State of `newton_trust_region`, which learns nothing.
 
     Attributes:
       count: 0, int32.
@@ -102,22 +102,19 @@ def newton_trust_region(max_newton_ratio: float = 3.0) -> TrustRegion:
     """
 
     def init(dtype: Any) -> NewtonState:
-        zero = lambda: jnp.zeros((), dtype)  # noqa: E731
-        count = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
-        return NewtonState(count(), zero(), zero(), count())
+        # Every leaf is an array of its own: shared ones cannot be donated.
+        count, steps = (jnp.zeros((), jnp.int32) for _ in range(2))
+        radius, magnitude = (jnp.zeros((), dtype) for _ in range(2))
+        return NewtonState(count, radius, magnitude, steps)
 
     def update(state, outcome, observation, belief, direction_norm, limit):
         del outcome, observation, direction_norm, limit
-        steps = jnp.asarray(optax.safe_increment(state.steps))
-        magnitude = _update_magnitude(state.curvature_magnitude, belief)
-        new = NewtonState(state.count, state.radius, magnitude, steps)
-        return new._replace(radius=radius(new, belief))
+        steps = state.steps + 1
+        magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
+        radius = max_newton_ratio * newton_length(belief.slope, bound)
+        return NewtonState(state.count, radius, magnitude, steps)
 
-    def radius(state: NewtonState, belief: LineBelief) -> jax.Array:
-        bound = _curvature_bound(state.curvature_magnitude, state.steps, belief)
-        return max_newton_ratio * newton_length(belief.slope, bound)
-
-    return TrustRegion(init, update, lambda state: state, radius)
+    return TrustRegion(init, update, lambda state: state, lambda state: state.radius)
 
 
 class AdaptiveState(NamedTuple):
@@ -132,6 +129,7 @@ class AdaptiveState(NamedTuple):
       curvature_magnitude: moving average of |h| of the lines ahead, uncorrected.
       backoff: halvings of the radius that rejected steps have left, fading with good ones.
       radius: length at which the last interval ended by τ.
+      newton_limit: length at which it ended by the curvature.
     """
 
     count: jax.Array
@@ -142,6 +140,7 @@ class AdaptiveState(NamedTuple):
     curvature_magnitude: jax.Array
     backoff: jax.Array
     radius: jax.Array
+    newton_limit: jax.Array
 
     def metrics(self) -> dict[str, jax.Array]:
         """Scalars for `mekax.optimizers.metrics`, where they are explained."""
@@ -196,7 +195,7 @@ def adaptive_trust_region(
     def init(dtype: Any) -> AdaptiveState:
         # Every leaf is an array of its own: shared ones cannot be donated.
         integers = [jnp.zeros((), jnp.int32) for _ in range(2)]
-        return AdaptiveState(*integers, *(jnp.zeros((), dtype) for _ in range(6)))
+        return AdaptiveState(*integers, *(jnp.zeros((), dtype) for _ in range(7)))
 
     def update(
         state: AdaptiveState,
@@ -208,31 +207,31 @@ def adaptive_trust_region(
     ) -> AdaptiveState:
         taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
         unresolved = outcome == Outcome.UNRESOLVED
-        weight = jnp.where(taken, averaging_weight(state.count), 0)
+        weight = jnp.where(taken, averaging_weight(state.count), 0.0)
         slope = state.slope + weight * (observation.slope - state.slope)
         curvature = state.curvature + weight * (observation.curvature - state.curvature)
-        scale = jnp.abs(slope) + jnp.abs(curvature)
-        error = slope - target_ratio * jnp.maximum(curvature, 0)
-        error = error / jnp.where(scale > 0, scale, 1)
-        error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0), error)
-        error = jnp.where(unresolved, -1, jnp.where(taken, error, 0))
+        error = slope - target_ratio * jnp.maximum(curvature, 0.0)
+        error = error / (jnp.abs(slope) + jnp.abs(curvature) + _tiny(slope))
+        error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
+        error = jnp.where(unresolved, -1.0, error)
 
         # What others do takes back a step, so that those that are ours by chance come to nothing.
-        others = jnp.where(outcome == Outcome.EXTERNAL, 1, 0)
-        count = jnp.maximum(state.count + jnp.where(taken, 1, 0) - others, 0)
-        count = jnp.where(unresolved, jnp.maximum(count, 1), count)
-        log_radius = state.log_radius - adaptation_gain(count) * error
+        others = outcome == Outcome.EXTERNAL
+        count = jnp.maximum(state.count + taken.astype(jnp.int32) - others, unresolved)
+        adapted = state.log_radius - adaptation_gain(count) * error
+        log_radius = jnp.where(taken | unresolved, adapted, state.log_radius)
 
-        steps = jnp.asarray(optax.safe_increment(state.steps))
-        magnitude = _update_magnitude(state.curvature_magnitude, belief)
-        bound = _curvature_bound(magnitude, steps, belief)
+        steps = state.steps + 1
+        magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
         start = jnp.minimum(initial_newton_ratio * newton_length(belief.slope, bound), limit)
-        smallest, largest = jnp.finfo(start.dtype).tiny, jnp.finfo(start.dtype).max
-        length = jnp.maximum(direction_norm, smallest)
-        log_start = jnp.log(jnp.maximum(start, smallest) / length)
-        log_radius = jnp.where(count > 0, log_radius, log_start)
+        length = direction_norm + _tiny(start)
+        log_radius = jnp.where(count > 0, log_radius, jnp.log((start + _tiny(start)) / length))
         log_radius = jnp.clip(log_radius, -_LOG_LIMIT, _LOG_LIMIT)
-        radius = jnp.minimum(jnp.exp(log_radius) * length, largest)
+        radius = jnp.minimum(jnp.exp(log_radius) * length, float(jnp.finfo(start.dtype).max))
+
+        # Where the batch sees no descent, what its noise allows for still is one.
+        lower = jnp.minimum(belief.slope, 0.0) - jnp.sqrt(belief.slope_variance + _tiny(start))
+        newton_ratio = jnp.minimum(1 + _NEWTON_RATIO_GROWTH * count, max_newton_ratio)
         return AdaptiveState(
             count=count,
             steps=steps,
@@ -241,7 +240,8 @@ def adaptive_trust_region(
             curvature=curvature,
             curvature_magnitude=magnitude,
             backoff=_BACKOFF_DECAY * state.backoff,
-            radius=jnp.where((count > 0) | (start > 0), radius, 0),
+            radius=jnp.where((count > 0) | (start > 0), radius, 0.0),
+            newton_limit=newton_ratio * newton_length(lower, bound),
         )
 
     def reject(state: AdaptiveState) -> AdaptiveState:
@@ -249,22 +249,20 @@ def adaptive_trust_region(
         log_radius = state.log_radius - adaptation_gain(count)
         return state._replace(count=count, log_radius=log_radius, backoff=state.backoff + 1)
 
-    def radius(state: AdaptiveState, belief: LineBelief) -> jax.Array:
-        # Where the batch sees no descent, what its noise allows for still is one.
-        slope = jnp.minimum(belief.slope, 0) - jnp.sqrt(belief.slope_variance)
-        bound = _curvature_bound(state.curvature_magnitude, state.steps, belief)
-        newton_ratio = jnp.minimum(1 + _NEWTON_RATIO_GROWTH * state.count, max_newton_ratio)
-        farthest = newton_ratio * newton_length(slope, bound)
-        return jnp.minimum(state.radius * jnp.exp2(-state.backoff), farthest)
+    def radius(state: AdaptiveState) -> jax.Array:
+        return jnp.minimum(state.radius * jnp.exp2(-state.backoff), state.newton_limit)
 
     return TrustRegion(init, update, reject, radius)
 
 
-def _update_magnitude(magnitude: jax.Array, belief: LineBelief) -> jax.Array:
-    return optax.tree.update_moment(jnp.abs(belief.curvature), magnitude, _CURVATURE_DECAY, 1)
+def _curvature_bound(
+    magnitude: jax.Array, belief: LineBelief, steps: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Running magnitude of the curvature, and the larger of that and the newest curvature."""
+    magnitude = _CURVATURE_DECAY * magnitude + (1 - _CURVATURE_DECAY) * jnp.abs(belief.curvature)
+    running = magnitude / (1 - _CURVATURE_DECAY**steps)
+    return magnitude, jnp.maximum(belief.curvature, running)
 
 
-def _curvature_bound(magnitude: jax.Array, steps: jax.Array, belief: LineBelief) -> jax.Array:
-    """The larger of the newest curvature and its running magnitude."""
-    running = optax.tree.bias_correction(magnitude, _CURVATURE_DECAY, steps)
-    return jnp.maximum(belief.curvature, running)
+def _tiny(x: jax.Array) -> float:
+    return float(jnp.finfo(x.dtype).tiny)

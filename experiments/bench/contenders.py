@@ -17,13 +17,10 @@ from ...curvature import per_example
 from ...optimizers import (
     adameka,
     average_iterates,
-    losses_and_grad,
     meka,
     metrics,
     scale_by_expected_improvement,
 )
-from ...optimizers._adameka import along_momentum
-from ...optimizers._expected_improvement import step_rule
 from .cases import Case
 
 PyTree = Any
@@ -154,10 +151,6 @@ def _scalar(tx: optax.GradientTransformation, argument: str, value_too: bool = F
     return make
 
 
-def _looking(every: int) -> optax.GradientTransformationExtraArgs:
-    return along_momentum(step_rule("expected_improvement", True, None, 0.99), look_every=every)
-
-
 def _read(state: PyTree) -> jax.Array:
     known = metrics(state)
     return jnp.stack([jnp.float32(known[name]) for name in sorted(known)]).sum()
@@ -165,16 +158,29 @@ def _read(state: PyTree) -> jax.Array:
 
 _LINE_SEARCH = optax.scale_by_backtracking_linesearch(max_backtracking_steps=10)
 
+_DIRECTIONS = {
+    "adam": optax.scale_by_adam(),
+    "momentum": optax.trace(decay=0.9),
+    "lion": optax.scale_by_lion(),
+    # Muon itself is for matrices; its optimizer has Adam for the rest.
+    "muon": optax.chain(optax.contrib.muon(1.0), optax.scale(-1.0)),
+}
+
 REFERENCE = "adam"
 _CONTENDERS: dict[str, Make] = {
     REFERENCE: _in_a_loop(optax.adam(1e-3)),
     "sgd": _in_a_loop(optax.sgd(1e-2)),
     "adameka": _in_a_loop(adameka()),
     "adameka, averaged": _in_a_loop(optax.chain(adameka(), average_iterates())),
-    "adameka, metrics read": _in_a_loop(adameka(), _read),
-    "adameka, losses not given": _in_a_loop(adameka(), give_losses=False),
-    "adameka, looking always": _in_a_loop(_looking(1)),
-    "adam + rule": _in_a_loop(optax.chain(optax.scale_by_adam(), scale_by_expected_improvement())),
+    "adameka, metrics read": _in_a_loop(adameka(), read=_read),
+    "adameka, value given": _in_a_loop(adameka(), give=("value",)),
+    "adameka, measured at every step": _in_a_loop(adameka(curvature_interval=1)),
+    **{
+        f"{name} + rule, grad given": _in_a_loop(
+            optax.chain(direction, scale_by_expected_improvement()), give=("grad",)
+        )
+        for name, direction in _DIRECTIONS.items()
+    },
     "meka": _in_a_loop(meka()),
     "meka, exact": _exact(None),
     "sophia": _scalar(optax.contrib.sophia(1e-3), "obj_fn"),

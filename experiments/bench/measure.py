@@ -1,4 +1,4 @@
-"""Time, compile time and memory of a compiled training step."""
+"""Time, memory, compile time and size of a compiled training step."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ class Compiled:
 
     Attributes:
       seconds: measures the seconds per step at its steady pace, anew at each call.
-      compile_seconds: of the loop.
+      compile_seconds: of the loop, tracing included.
+      stablehlo_lines: of the loop, before XLA optimizes it.
       memory: bytes that it needs by XLA's account: arguments, results and temporaries, donated
         ones counted once; None where the device does not say.
     """
 
     seconds: Callable[[], float]
     compile_seconds: float
+    stablehlo_lines: int
     memory: int | None
 
 
@@ -50,8 +52,10 @@ def compile_loop(case: Case, batch_size: int, name: str) -> Compiled:
         return fresh, init(fresh), jnp.zeros(())
 
     begin = time.perf_counter()
-    program = jax.jit(run, donate_argnums=0).lower(start(), batch, jnp.int32(1)).compile()
+    lowered = jax.jit(run, donate_argnums=0).lower(start(), batch, jnp.int32(1))
+    program = lowered.compile()
     compile_seconds = time.perf_counter() - begin
+    stablehlo_lines = lowered.as_text().count("\n")
     state = [jax.block_until_ready(program(start(), batch, jnp.int32(4 * PERIOD)))]
 
     def seconds(count: int) -> float:
@@ -62,7 +66,7 @@ def compile_loop(case: Case, batch_size: int, name: str) -> Compiled:
     count = PERIOD
     while count * seconds(count) < _SECONDS:
         count *= 2
-    return Compiled(lambda: seconds(count), compile_seconds, _memory(program))
+    return Compiled(lambda: seconds(count), compile_seconds, stablehlo_lines, _memory(program))
 
 
 def _memory(program: Any) -> int | None:
@@ -92,6 +96,9 @@ class Measured:
       high: upper quartile of it.
       rounds: how often it was measured.
       compile_seconds: of the loop.
+      compile_to_adam: the same relative to Adam's.
+      stablehlo_lines: of the loop.
+      lines_to_adam: the same relative to Adam's.
       memory: bytes that it needs, if known.
       memory_to_adam: relative to Adam's, if known.
       device_peak: bytes that the device says it needed at most, if it does.
@@ -107,6 +114,9 @@ class Measured:
     high: float
     rounds: int
     compile_seconds: float
+    compile_to_adam: float
+    stablehlo_lines: int
+    lines_to_adam: float
     memory: int | None
     memory_to_adam: float | None
     device_peak: int | None = None
@@ -139,7 +149,7 @@ def in_turns(case: Case, batch_size: int, names: Sequence[str], rounds: int) -> 
     for name in names:
         mine = np.array(times[name])
         low, middle, high = np.quantile(mine / times[REFERENCE][: len(mine)], (0.25, 0.5, 0.75))
-        memory = compiled[name].memory
+        loop = compiled[name]
         found.append(
             Measured(
                 case=case.name,
@@ -151,9 +161,12 @@ def in_turns(case: Case, batch_size: int, names: Sequence[str], rounds: int) -> 
                 low=float(low),
                 high=float(high),
                 rounds=len(mine),
-                compile_seconds=compiled[name].compile_seconds,
-                memory=memory,
-                memory_to_adam=memory / adam.memory if memory and adam.memory else None,
+                compile_seconds=loop.compile_seconds,
+                compile_to_adam=loop.compile_seconds / adam.compile_seconds,
+                stablehlo_lines=loop.stablehlo_lines,
+                lines_to_adam=loop.stablehlo_lines / adam.stablehlo_lines,
+                memory=loop.memory,
+                memory_to_adam=loop.memory / adam.memory if loop.memory and adam.memory else None,
             )
         )
     return found

@@ -41,6 +41,8 @@ def medians(rows: Sequence[Measured]) -> dict[str, dict[str, float | None]]:
         found[name] = {
             "time": _median([row.to_adam for row in mine]),
             "memory": _median([r.memory_to_adam for r in mine if r.memory_to_adam is not None]),
+            "compile": _median([row.compile_to_adam for row in mine]),
+            "lines": _median([row.lines_to_adam for row in mine]),
         }
     return found
 
@@ -69,6 +71,18 @@ def document(found: Found) -> str:
         )
         if any(row.device_peak for row in rows):
             lines += _by_place("peak on the device", rows, _megabytes_of_device, lambda name: "")
+        lines += _by_place(
+            "time to compile",
+            rows,
+            lambda row: _times(row.compile_to_adam),
+            lambda name: _times(whole[name]["compile"]),
+        )
+        lines += _by_place(
+            "lines of StableHLO",
+            rows,
+            lambda row: _times(row.lines_to_adam),
+            lambda name: _times(whole[name]["lines"]),
+        )
         lines += _by_place(
             "seconds to compile", rows, lambda row: f"{row.compile_seconds:.1f}", lambda name: ""
         )

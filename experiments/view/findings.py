@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..recording import Recording, Series
-from .quantities import RATIO
+from .quantities import MISMATCH, RATIO
 
 _ENOUGH = 40  # records, below which quarters say little
+DIFFERENCES = 3  # metric "differentiation" where a model is differentiated by differences
 
 
 def findings(run: Recording) -> list[str]:
@@ -16,34 +17,48 @@ def findings(run: Recording) -> list[str]:
     Thresholds are round numbers: a finding says where to look, not what to do.
     """
     found = []
-    skipped = _last(run, "skipped")
-    if skipped:
-        found.append(f"{skipped:,.0f} steps were skipped: something was not finite.")
+    mismatch = _late(run, "gradient_mismatch", enough=1)
+    if mismatch is not None and mismatch > MISMATCH:
+        found.append(
+            "The gradient is not that of the mean of value_fn's losses: their slopes differ by "
+            f"{100 * mismatch:.0f} %. Likely causes: it is of the sum and not of the mean; it was "
+            "clipped, scaled or penalized (pass the raw one as grad=); it is of another batch, key "
+            "or dropout mask; its sign is wrong."
+        )
+    if _last(run, "differentiation") == DIFFERENCES:
+        found.append(
+            "Differentiated by differences of gradients, which cost two more gradients and leave "
+            "about two digits of the curvature: value_fn has no forward-mode rule, or "
+            "differentiation='differences' was chosen."
+        )
+    rejected = _last(run, "num_rejected")
+    if rejected:
+        found.append(f"Batches rejected as something was not finite: {rejected:,.0f}.")
     snr, gain = _late(run, "snr"), _late(run, "gain")
     if snr is not None and snr < 1:
         found.append(f"Noise-dominated: the signal-to-noise ratio of the slope is {snr:.2g}.")
     if snr is not None and snr > 100 and (gain is None or gain > 0.5):
         found.append(f"The batch may be larger than needed: signal-to-noise ratio {snr:.2g}.")
-    calibration = _late(run, "calibration")
-    if calibration is not None and calibration < 0.3:
-        found.append(f"Miscalibrated: {calibration:.2g} of the claimed slope is confirmed.")
+    slope_ratio = _late(run, "slope_ratio")
+    if slope_ratio is not None and slope_ratio < 0.3:
+        found.append(f"Miscalibrated: {slope_ratio:.2g} of the predicted slope is confirmed.")
     rise = _ratio(run, "curvature")
     if rise is not None and rise > 10:
         found.append(f"Curvature rising: {rise:.2g} times that of the first quarter.")
-    fall = _ratio(run, "trust")
+    fall = _ratio(run, "radius")
     if fall is not None and fall < 1e-3 and not (rise and rise > 10):
-        found.append(f"Trust collapsing: {fall:.1g} of the first quarter's.")
+        found.append(f"Trust region collapsing: its radius is {fall:.1g} of the first quarter's.")
     ratio = RATIO(run)
     if ratio is not None:
         middle = _median(Series(ratio.steps, ratio.values), late=True)
         if middle is not None and middle > 1.8:
             found.append(f"At the edge of stability: {middle:.2g} Newton steps a step.")
-    return found + _unlearned(run)
+    return found + _not_adapted(run)
 
 
-def _unlearned(run: Recording) -> list[str]:
+def _not_adapted(run: Recording) -> list[str]:
     """Whether the steps made are not those that were chosen."""
-    series = run.series.get("lessons")
+    series = run.series.get("num_adaptations")
     phase = _last(run, "phase")
     if series is None or series.steps.size < _ENOUGH or (phase is not None and phase < 1):
         return []
@@ -63,8 +78,8 @@ def _last(run: Recording, name: str) -> float | None:
     return float(values[-1]) if values.size else None
 
 
-def _late(run: Recording, name: str) -> float | None:
-    return _median(run.series[name], late=True) if name in run.series else None
+def _late(run: Recording, name: str, enough: int = _ENOUGH) -> float | None:
+    return _median(run.series[name], late=True, enough=enough) if name in run.series else None
 
 
 def _ratio(run: Recording, name: str) -> float | None:
@@ -75,11 +90,12 @@ def _ratio(run: Recording, name: str) -> float | None:
     return last / first if first and last and first > 0 and last > 0 else None
 
 
-def _median(series: Series, late: bool) -> float | None:
+def _median(series: Series, late: bool, enough: int = _ENOUGH) -> float | None:
     """Median over the last quarter, or the first."""
     values = series.values
-    if values.size < _ENOUGH:
+    if values.size < enough:
         return None
-    part = values[-(values.size // 4) :] if late else values[: values.size // 4]
+    quarter = max(1, values.size // 4)
+    part = values[-quarter:] if late else values[:quarter]
     part = part[np.isfinite(part)]
     return float(np.median(part)) if part.size else None

@@ -152,9 +152,9 @@ def _table(runs: Sequence[Recording]) -> str:
             ("loss", "loss_mean" if any("loss_mean" in run.series for run in runs) else "loss"),
             ("step size", "step_size"),
             ("signal-to-noise", "snr"),
-            ("calibration", "calibration"),
+            ("slope ratio", "slope_ratio"),
             ("gain", "gain"),
-            ("skipped", "skipped"),
+            ("rejected", "num_rejected"),
         )
         if any(name in run.series for run in runs)
     ]

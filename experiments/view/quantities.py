@@ -12,6 +12,10 @@ from .traces import Maker, Trace, computed, recorded, summed
 
 Scale = Literal["log", "linear"]
 
+# As mekax.optimizers has them, whose import would take longer than a report.
+MISMATCH = 0.1  # of slopes, above which the gradient is not that of value_fn
+OUTCOMES = ("none", "taken", "truncated", "external", "unresolved", "skipped", "rejected")
+
 
 class Plot(NamedTuple):
     """One plot of a report.
@@ -48,8 +52,8 @@ class Drawn(NamedTuple):
 
 
 def newton_ratio(length: np.ndarray, curvature: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Step over Newton step, L h / a; not a number where slope or curvature is not positive."""
-    return np.where((slope > 0) & (curvature > 0), length * curvature / slope, np.nan)
+    """Step over Newton step, −L h / s; not a number where the line has no minimum ahead."""
+    return np.where((slope < 0) & (curvature > 0), -length * curvature / slope, np.nan)
 
 
 def _newton_step(
@@ -69,13 +73,13 @@ def _newton_lines(factor: float, label: str, dash: Literal["dashed", "dotted"]) 
     return _first(
         computed(
             ("step_size", *_LENGTHS),
-            lambda size, length, h, a: factor * _newton_step(size, length, h, a),
+            lambda size, length, h, s: factor * _newton_step(size, length, h, s),
             label,
             dash,
         ),
         computed(
             _NORMS,
-            lambda size, norm, h, a: factor * _newton_step(size, size * norm, h, a),
+            lambda size, norm, h, s: factor * _newton_step(size, size * norm, h, s),
             label,
             dash,
         ),
@@ -94,7 +98,7 @@ def _first(*makers: Maker) -> Maker:
 RATIO = _first(
     computed(_LENGTHS, newton_ratio, "step / Newton step"),
     computed(
-        _NORMS, lambda size, norm, h, a: newton_ratio(size * norm, h, a), "step / Newton step"
+        _NORMS, lambda size, norm, h, s: newton_ratio(size * norm, h, s), "step / Newton step"
     ),
 )
 
@@ -114,7 +118,7 @@ PLOTS = (
         (
             ("The band is wider than what the line falls by", "noise-dominated: a batch does not "
              "show whether steps help. Take larger batches, or evaluate an average of iterates."),
-            ("The line stays on one side of the faint points", "filter miscalibrated: it believes "
+            ("The line stays on one side of the faint points", "filter miscalibrated: it relies on "
              "predictions that do not come true. See predicted and realized change."),
             ("The line rises for long", "the steps are too long: see the step against the Newton "
              "step; or the learning rate, if it is a baseline's."),
@@ -125,42 +129,44 @@ PLOTS = (
         "step size α",
         (
             recorded("step_size", "chosen", "solid", spread="step_size_std"),
-            _newton_lines(1, "Newton step a/h", "dashed"),
-            _newton_lines(2, "edge of stability 2a/h", "dotted"),
+            _newton_lines(1, "Newton step −s/h", "dashed"),
+            _newton_lines(2, "edge of stability −2s/h", "dotted"),
         ),
         "Solid: the step size chosen, updates = −α · direction; its band is one standard "
-        "deviation of the Newton step. Dashed: the Newton step a/h, the minimum along the line. "
-        "Dotted: 2a/h, the edge of stability, from where on a step gains nothing. Sizes are in "
+        "deviation of the Newton step. Dashed: the Newton step −s/h, the minimum along the line. "
+        "Dotted: −2s/h, the edge of stability, from where on a step gains nothing. Sizes are in "
         "units of the direction: compare shapes, not heights, between different directions.",
         (
             ("Falls steadily while the curvature does not rise", "noise-dominated: the step "
              "anneals. Late in training it should; early, larger batches let it stay longer."),
             ("Falls as the curvature rises", "the step follows the curvature; nothing is wrong."),
             ("Stays near the dotted line", "edge of stability: see the next plot."),
-            ("Falls to 0 at single steps", "refused steps: see skipped steps."),
+            ("Falls to 0 at single steps", "rejected batches: see there."),
         ),
     ),
     Plot(
         "Step against the Newton step",
-        "α h / a",
+        "α / Newton step",
         (RATIO,),
-        "The step chosen over the Newton step a/h, from the slope and the curvature that the rule "
-        "believed in. At 1 the step ends at the minimum along its line, at 2 it gains nothing.",
+        "The step chosen over the Newton step −s/h, from the slope and the curvature that the "
+        "rule believed in. At 1 the step ends at the minimum along its line, at 2 it gains "
+        "nothing.",
         (
             ("Around 2 for long", "edge of stability: the loss oscillates along the steps and "
              "falls across them. It is no harm while the loss falls."),
             ("Well above 2", "the curvature believed is too large for the steps that turn out "
              "well, or the curvature is rising faster than the rule can follow."),
-            ("Below 0.1 for long", "the rule has little faith in its slope: noise-dominated, or "
-             "trust collapsing."),
+            ("Below 0.1 for long", "the next batch confirms little of the slope: noise-dominated, "
+             "or trust region collapsing."),
         ),
         marks=((1, "Newton step"), (2, "edge of stability")),
     ),
     Plot(
-        "Slope",
-        "slope a / ‖d‖",
-        (recorded("slope", "slope", "solid", spread="slope_std"),),
-        "Descent believed per unit length along the step, with one standard deviation.",
+        "Descent",
+        "−slope",
+        (recorded("slope", "−slope", "solid", spread="slope_std", factor=-1),),
+        "Descent believed per unit length along the step, the negative slope, with one standard "
+        "deviation. Above zero the loss falls.",
         (
             ("The band reaches zero all the time", "noise-dominated: the batch does not tell "
              "downhill from uphill."),
@@ -170,15 +176,15 @@ PLOTS = (
     ),
     Plot(
         "Curvature",
-        "curvature h / ‖d‖²",
+        "curvature h",
         (recorded("curvature", "curvature", "solid", spread="curvature_std"),),
         "Second derivative of the loss per unit length along the step, with one standard "
         "deviation. Some optimizers measure it at a few steps only and keep it in between.",
         (
             ("Rises by orders of magnitude", "curvature rising (progressive sharpening): steps "
              "must shrink with it. Warm-up, normalization layers or smaller initial weights help."),
-            ("Below zero for long", "a saddle or a plateau: the step is bounded by trust, not by "
-             "curvature."),
+            ("Below zero for long", "a saddle or a plateau: the trust region bounds the step, not "
+             "the curvature."),
         ),
     ),
     Plot(
@@ -227,34 +233,34 @@ PLOTS = (
         ),
     ),
     Plot(
-        "Trust",
+        "Radius of the trust region",
         "step size τ",
-        (recorded("trust", "trust τ"), recorded("step_size", "step size chosen", "dotted")),
-        "Solid: the step size at which the trust interval ends, learned from what the next batch "
+        (recorded("radius", "radius τ"), recorded("step_size", "step size chosen", "dotted")),
+        "Solid: the step size at which the trust region ends, learned from what the next batch "
         "shows after each step. Dotted: the step size chosen within it.",
         (
-            ("Falls by orders of magnitude, and the loss no longer", "trust collapsing: fresh "
-             "batches deny the promised descent. Larger batches, or batches drawn independently; "
-             "see whether something changes the updates after they were chosen."),
+            ("Falls by orders of magnitude, and the loss no longer", "trust region collapsing: "
+             "fresh batches do not confirm the predicted descent. Use larger batches, or batches "
+             "drawn independently; see whether something changes the updates after the rule."),
             ("Far above the steps chosen", "something else limits them: max_step_size, curvature, "
-             "or the reach in Newton steps."),
+             "or the largest number of Newton steps."),
         ),
     ),
     Plot(
-        "Calibration",
-        "part confirmed",
-        (recorded("calibration", "calibration"),),
-        "The part of the claimed slope that the next, fresh batch confirms, smoothed. At 1, claims "
-        "come true.",
+        "Slope ratio",
+        "measured / predicted slope",
+        (recorded("slope_ratio", "slope ratio"),),
+        "The ratio of the slope that the next, fresh batch measures to the predicted one, "
+        "smoothed. At 1, predictions come true.",
         (
-            ("Well below 1", "filter miscalibrated: it promises descent that is the noise of its "
-             "own batch. The trust interval makes up for it."),
-            ("Near 0 or below", "noise-dominated: none of the promised descent is there."),
-            ("Above 1", "there is more descent than promised: the direction remembers what the "
+            ("Well below 1", "filter miscalibrated: it predicts descent that is the noise of its "
+             "own batch. The trust region makes up for it."),
+            ("Near 0 or below", "noise-dominated: none of the predicted descent is there."),
+            ("Above 1", "there is more descent than predicted: the direction remembers what the "
              "batch does not show."),
         ),
         scale="linear",
-        marks=((1, "claims come true"), (0, "nothing is there")),
+        marks=((1, "predictions come true"), (0, "nothing is there")),
     ),
     Plot(
         "Predicted and realized change",
@@ -263,11 +269,11 @@ PLOTS = (
             summed("predicted_change", "predicted", "dashed"),
             summed("realized_change", "realized"),
         ),
-        "Dashed: the changes of the loss that steps promised, summed up. Solid: the changes of the "
-        "filtered loss.",
+        "Dashed: the changes of the loss predicted for the steps, summed up. Solid: the changes of "
+        "the filtered loss.",
         (
-            ("The dashed line falls much faster", "filter miscalibrated: steps promise more than "
-             "they bring."),
+            ("The dashed line falls much faster", "filter miscalibrated: steps bring less than "
+             "predicted."),
             ("The solid line falls faster", "steps bring more than one line can show; this is "
              "usual with momentum."),
             ("The dashed line falls, the solid one is level", "noise-dominated: the training has "
@@ -284,24 +290,55 @@ PLOTS = (
         scale="linear",
     ),
     Plot(
-        "Skipped steps",
-        "steps",
-        (recorded("skipped", "skipped"),),
-        "Steps refused so far because something measured was not finite; the parameters went back "
-        "to the last good point.",
+        "Gradient mismatch",
+        "relative deviation",
+        (recorded("gradient_mismatch", "mismatch"),),
+        "Relative deviation of the slope of the gradient passed to update from that of value_fn, "
+        "where the curvature was measured. Rounding leaves far less than a tenth.",
+        (
+            ("Above 0.1", "the gradient is not that of the mean of value_fn's losses: it is of "
+             "their sum; it was clipped, scaled or penalized (pass the raw one as grad=); it is of "
+             "another batch, key or dropout mask; or its sign is wrong."),
+        ),
+        marks=((MISMATCH, "inconsistent"),),
+    ),
+    Plot(
+        "Outcome of the last step",
+        "outcome",
+        (recorded("outcome", "outcome"),),
+        "What the batch found of the step before: taken as chosen, up to the radius; truncated, "
+        "taken but kept shorter than the radius; external, made by something else; unresolved, "
+        "lost in rounding; skipped, as something was not finite; rejected, and taken back.",
+        (
+            ("External for long", "something scales, clips or replaces updates after the rule, or "
+             "a warm start is on."),
+            ("Truncated for long", "max_step_size, the curvature or the acquisition keeps steps "
+             "shorter than the radius."),
+            ("Unresolved for long", "steps are below the rounding of the parameters: training has "
+             "ended, or the parameters need a wider type."),
+        ),
+        scale="linear",
+        marks=tuple(enumerate(OUTCOMES)),
+    ),
+    Plot(
+        "Rejected batches",
+        "batches",
+        (recorded("num_rejected", "rejected"),),
+        "Batches left out so far because something measured was not finite. After five in a row "
+        "the step is blamed, and the parameters return to the last good point.",
         (
             ("Rises now and then", "outliers or overflow: look for the batches; in half precision, "
              "scale the loss."),
-            ("Rises at every step", "the loss or its derivatives are never finite at this point, "
+            ("Rises at every batch", "the loss or its derivatives are never finite at this point, "
              "or in value_fn itself: check log, sqrt and division at 0."),
         ),
         scale="linear",
     ),
     Plot(
-        "Lessons",
-        "lessons",
-        (recorded("lessons", "lessons"),),
-        "Steps made as chosen, from which the trust was adapted, less those that were not.",
+        "Adaptations",
+        "steps",
+        (recorded("num_adaptations", "adaptations"),),
+        "Steps made as chosen, from which the trust region was adapted, less those that were not.",
         (
             ("Level or falling", "steps are not made as chosen: something scales, clips or skips "
              "updates after the rule, or a warm start is on. Put the rule last in the chain."),
@@ -316,8 +353,8 @@ _NAMES = frozenset(
         ("loss", "loss_mean", "loss_std", "train_loss", "test_loss"),
         ("step_size", "step_size_std", "step_length", "gradient_norm", "direction_norm"),
         ("slope", "slope_std", "curvature", "curvature_std", "snr", "gradient_snr", "gain"),
-        ("trust", "calibration", "predicted_change", "realized_change"),
-        ("phase", "skipped", "lessons"),
+        ("radius", "slope_ratio", "predicted_change", "realized_change", "gradient_mismatch"),
+        ("phase", "outcome", "num_rejected", "num_adaptations", "differentiation"),
     )
     for name in names
 )

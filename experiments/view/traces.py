@@ -33,17 +33,19 @@ class Trace(NamedTuple):
 Maker = Callable[[Recording], Trace | None]
 
 
-def recorded(name: str, label: str, dash: Dash = "solid", spread: str | None = None) -> Maker:
-    """A line of one quantity, with a band whose half height another one tells."""
+def recorded(
+    name: str, label: str, dash: Dash = "solid", spread: str | None = None, factor: float = 1
+) -> Maker:
+    """A line of one quantity times a factor, with a band whose half height another one tells."""
 
     def make(recording: Recording) -> Trace | None:
         if name not in recording.series:
             return None
         steps, values = recording.series[name]
         if spread is None or spread not in recording.series:
-            return Trace(label, dash, steps, values)
+            return Trace(label, dash, steps, factor * values)
         steps, (values, half) = together(recording, name, spread)
-        return Trace(label, dash, steps, values, half)
+        return Trace(label, dash, steps, factor * values, abs(factor) * half)
 
     return make
 

@@ -34,6 +34,9 @@ def measured(contender="adameka", batch_size=128, to_adam=1.5, case="mlp", memor
         high=to_adam,
         rounds=3,
         compile_seconds=2.0,
+        compile_to_adam=2.5,
+        stablehlo_lines=900,
+        lines_to_adam=4.5,
         memory=memory,
         memory_to_adam=None if memory is None else memory / 200,
     )
@@ -71,12 +74,16 @@ def test_the_widths_are_those_of_the_growth_curve():
 def test_measures_relative_to_adam(monkeypatch):
     pace = {"adam": [1.0, 2.0, 3.0], "sgd": [0.5, 1.0, 3.0]}
     compiled = {
-        name: measure.Compiled(iter(seconds).__next__, 7.0, {"adam": 200, "sgd": 100}[name])
-        for name, seconds in pace.items()
+        name: measure.Compiled(iter(seconds).__next__, *size)
+        for (name, seconds), size in zip(
+            pace.items(), ((2.0, 400, 200), (1.0, 300, 100)), strict=True
+        )
     }
     monkeypatch.setattr(measure, "compile_loop", lambda case, batch_size, name: compiled[name])
     adam, sgd = measure.in_turns(cases.mlp(4), 8, ["sgd"], 3)
     assert (adam.contender, adam.to_adam, adam.memory_to_adam) == ("adam", 1.0, 1.0)
+    assert (adam.compile_to_adam, adam.lines_to_adam) == (1.0, 1.0)
+    assert (sgd.compile_to_adam, sgd.lines_to_adam, sgd.stablehlo_lines) == (0.5, 0.75, 300)
     # Rounds are compared with each other: a machine that slows down changes nothing.
     assert (sgd.seconds, sgd.to_adam, sgd.memory_to_adam) == (1.0, 0.5, 0.5)
     assert (sgd.low, sgd.high, sgd.rounds) == (0.5, 0.75, 3)
@@ -86,17 +93,23 @@ def test_times_a_loop():
     loop = measure.compile_loop(cases.mlp(4), 8, "adam")
     assert 0 < loop.seconds() < 1
     assert loop.memory is None or loop.memory > 4 * cases.mlp(4).parameters()
+    assert loop.stablehlo_lines > 100
 
 
 def test_judges_by_large_batches():
     rows = [measured(batch_size=n, to_adam=t) for n, t in ((32, 9.0), (128, 1.2), (512, 1.4))]
-    assert report.medians(rows) == {"adameka": {"time": pytest.approx(1.3), "memory": 1.5}}
+    assert report.medians(rows) == {
+        "adameka": {"time": pytest.approx(1.3), "memory": 1.5, "compile": 2.5, "lines": 4.5}
+    }
 
 
 def test_tables_show_what_was_measured():
     rows = [measured("adam", to_adam=1.0), measured(), measured(case="cnn", to_adam=2.5)]
     text = report.document({plan.TABLE: rows, "chunks": [measured("meka", memory=None)]})
     assert "| adameka | 1.50 | 2.50 | 2.00 |" in text
+    assert "| time to compile | mlp, 128 | cnn, 128 |" in text
+    assert "| lines of StableHLO | mlp, 128 | cnn, 128 |" in text
+    assert "| adameka | 4.50 | 4.50 | 4.50 |" in text
     assert "| meka | mlp | 1,000 | 128 | 1.5 | 1.50 |  |  |" in text
 
 

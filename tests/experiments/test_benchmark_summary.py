@@ -219,14 +219,16 @@ def test_variations_are_compared_with_what_they_vary():
         ]
         return unit(method, runs)
 
-    units = [OURS, varied("adameka-aim-0", 1.5), varied("meka-diagonal", 1.0)]
+    units = [OURS, varied("adameka-target-0", 1.5), varied("meka-diagonal", 1.0)]
     (found,) = summary.cell_summaries(units)
-    assert overall.to_ours(found, "adameka-aim-0") == pytest.approx(Interval(1.5, 1.5, 1.5))
-    assert overall.to_ours(found, "adameka-aim-0+average") == pytest.approx(Interval(3.0, 3.0, 3.0))
+    assert overall.to_ours(found, "adameka-target-0") == pytest.approx(Interval(1.5, 1.5, 1.5))
+    assert overall.to_ours(found, "adameka-target-0+average") == pytest.approx(
+        Interval(3.0, 3.0, 3.0)
+    )
     assert overall.to_ours(found, "meka-diagonal") is None  # there is no meka
     text = tables.of_ablations([found])
     assert text is not None
-    assert text.lines[0] == ("adameka-aim-0", "1.5")
+    assert text.lines[0] == ("adameka-target-0", "1.5")
     assert text.lines[2] == ("meka-diagonal", "–")
 
 

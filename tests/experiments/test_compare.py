@@ -40,7 +40,7 @@ def test_curves_are_complete(comparison):
 
 def test_gauges_are_recorded(comparison):
     ours = by(comparison, "meka", 0)["records"]
-    assert {"step_size", "step_size_std", "curvature", "gain", "calibration"} < set(ours)
+    assert {"step_size", "step_size_std", "curvature", "gain", "slope_ratio"} < set(ours)
     theirs = by(comparison, "adam:0.001", 0)["records"]
     assert theirs["step_size"] == pytest.approx([1e-3] * 44)
 

@@ -76,14 +76,15 @@ def test_gauges_of_what_knows_itself(parabola):
     train = lanes.compile_lanes(parabola, method, BUDGET)
     recorded = train([{}], (0, 1), parts.append)
     assert recorded.gauges["step_size"].shape == (2, 3)
-    assert np.all(recorded.gauges["lessons"][:, -1] > 0)
+    assert np.all(recorded.gauges["num_adaptations"][:, -1] > 0)
     assert parts == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_value_is_handed_over(parabola):
+def test_value_and_gradient_are_handed_over(parabola):
     seen = []
 
-    def update(updates, state, params=None, *, value, **extra):
+    def update(updates, state, params=None, *, value, grad, **extra):
+        assert grad is updates
         seen.append(jnp.shape(value))
         return updates, state
 

@@ -257,11 +257,11 @@ def test_solvers_without_second_derivatives_are_refused(make, adjoint, reason):
         make(integrate=solver(adjoint))
 
 
-def test_steps_on_dynamics_that_are_not_finite_are_skipped():
+def test_batches_of_dynamics_that_are_not_finite_are_rejected():
     problem = classifier()
     image = problem.data["image"].astype(jnp.float32).at[:, 0].set(jnp.nan)
     params, state = train(problem, meka(), 3, {**problem.data, "image": image})
-    assert metrics(state)["skipped"] == 3
+    assert metrics(state)["num_rejected"] == 3
     jax.tree.map(np.testing.assert_array_equal, params, begin(problem))
 
 

@@ -27,11 +27,11 @@ def test_a_sparkline_is_short_and_shows_the_trend():
 
 def test_live_numbers_tell_what_is_recorded():
     assert live(Run("digits", OptimizerSpec("meka"), 0)) == ""
-    text = live(run_of(3, snr=np.array([1.0, 2.0, 3.0]), skipped=np.array([0.0, 0.0, 2.0])))
+    text = live(run_of(3, snr=np.array([1.0, 2.0, 3.0]), num_rejected=np.array([0.0, 0.0, 2.0])))
     assert text == (
-        "loss 0.0100, test accuracy 50.00%, step size 0.01, signal-to-noise 3, 2 skipped"
+        "loss 0.0100, test accuracy 50.00%, step size 0.01, signal-to-noise 3, 2 rejected"
     )
-    assert "skipped" not in live(run_of(3, skipped=np.zeros(3)))
+    assert "rejected" not in live(run_of(3, num_rejected=np.zeros(3)))
 
 
 def test_a_terminal_shows_gauges_while_a_run_goes_on():

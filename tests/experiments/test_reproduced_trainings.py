@@ -153,16 +153,6 @@ class TestStepScaling:
         np.testing.assert_allclose(found.loss[0], ours.loss[0], rtol=1e-3)
         assert found.loss[1, 0, -1] > found.loss[0, 0, -1]
 
-    def test_acquisition_is_selected(self):
-        model = acquisitions._scene(acquisitions.SCENES[0])
-        steps = jnp.linspace(0.1, 2.0, 50)
-        best = [
-            steps[step_scaling._select(jnp.asarray(float(k)))(model, steps).argmax()]
-            for k in range(3)
-        ]
-        assert best[0] < best[2]
-        assert float(best[2]) == pytest.approx(1.0, abs=0.04)
-
     def test_verdicts_and_picture(self, tmp_path):
         multiples = (0.1, 1.0, 10.0)
         short, right, long = (

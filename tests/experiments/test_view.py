@@ -1,18 +1,23 @@
+import contextlib
 import html
 import json
 import re
 import shutil
 import subprocess
+from typing import get_args
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from mekax.curvature import Differentiation
 from mekax.experiments import Recorder
 from mekax.experiments.recording import HEADER
 from mekax.experiments.view import sources, traces
-from mekax.experiments.view.findings import findings
-from mekax.experiments.view.quantities import PLOTS, draw
+from mekax.experiments.view.findings import DIFFERENCES, findings
+from mekax.experiments.view.quantities import MISMATCH, OUTCOMES, PLOTS, draw
 from mekax.experiments.view.thinning import POINTS, thin
+from mekax.optimizers import Outcome, scale_by_expected_improvement
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = (
@@ -29,19 +34,22 @@ def metrics_at(step, **other):
     return {
         "step_size": 0.0 if step == 30 else 0.1 * 0.99**step,
         "step_size_std": 0.05,
-        "slope": 0.5 * 0.99**step + 0.1 * noise,
+        "slope": -0.5 * 0.99**step + 0.1 * noise,
         "slope_std": 0.1,
         "curvature": 2.0 + noise,
         "curvature_std": 0.5,
         "snr": 25 * 0.98**step,
-        "trust": 0.2 * 0.99**step,
-        "calibration": 0.8 + 0.1 * noise,
+        "radius": 0.2 * 0.99**step,
+        "slope_ratio": 0.8 + 0.1 * noise,
         "loss_mean": 0.97**step,
         "loss_std": 0.1,
         "predicted_change": -0.05 * 0.97**step,
         "realized_change": -0.03 * 0.97**step,
-        "lessons": max(0, step - 10),
-        "skipped": int(step > 29),
+        "num_adaptations": max(0, step - 10),
+        "num_rejected": int(step > 29),
+        "gradient_mismatch": 1e-6,
+        "outcome": 1,
+        "differentiation": 1,
         "gain": 0.3,
         "gradient_snr": 0.9**step,
         "phase": float(step > 10),
@@ -110,11 +118,22 @@ def test_the_symptoms_are_explained():
         "noise-dominated",
         "curvature rising",
         "filter miscalibrated",
-        "trust collapsing",
+        "trust region collapsing",
         "edge of stability",
     ):
         assert word in text
     assert all(plot.read for plot in PLOTS)
+
+
+def test_numbers_have_the_meaning_that_the_rule_gives_them():
+    assert [outcome.name.lower() for outcome in Outcome] == list(OUTCOMES)
+    assert get_args(Differentiation)[DIFFERENCES] == "differences"
+    tx, params = scale_by_expected_improvement(), jnp.array([1.0])
+    for off, accepted in ((MISMATCH - 0.02, True), (MISMATCH + 0.02, False)):
+        refused = pytest.raises(ValueError, match="gradient of the mean of value_fn")
+        with contextlib.nullcontext() if accepted else refused:
+            updates = 2 * params * (1 + off / (1 - off))
+            tx.update(updates, tx.init(params), params, grad=updates, value_fn=lambda p: p @ p)
 
 
 def test_what_a_run_lacks_is_left_out(tmp_path):
@@ -123,22 +142,28 @@ def test_what_a_run_lacks_is_left_out(tmp_path):
         for step in range(5):
             recorder.write(step, loss=1.0, step_size=1e-3, nothing=float("nan"))
     drawn = draw(sources.load([path]))
-    assert [one.plot.title for one in drawn] == ["Loss", "Step size", "Trust"]
+    assert [one.plot.title for one in drawn] == [
+        "Loss",
+        "Step size",
+        "Radius of the trust region",
+    ]
 
 
 def test_the_newton_step_comes_from_length_or_norm(tmp_path):
     path = tmp_path / "run.jsonl"
-    numbers = {"step_size": 0.1, "slope": 3.0, "curvature": 2.0}
+    numbers = {"step_size": 0.1, "slope": -3.0, "curvature": 2.0}
     for extra in ({"direction_norm": 5.0}, {"step_length": 0.5}):
         with Recorder(path) as recorder:
             recorder.write(1, **numbers, **extra)
-            recorder.write(2, **{**numbers, "slope": -1.0}, **extra)  # uphill: there is none
+            recorder.write(2, **{**numbers, "slope": 1.0}, **extra)  # uphill: there is none
         drawn = {one.plot.title: one.lines for one in draw(sources.load([path]))}
         labels = {line.label: line.values for _, line in drawn["Step size"]}
-        np.testing.assert_allclose(labels["Newton step a/h"], [0.3, np.nan])
-        np.testing.assert_allclose(labels["edge of stability 2a/h"], [0.6, np.nan])
+        np.testing.assert_allclose(labels["Newton step −s/h"], [0.3, np.nan])
+        np.testing.assert_allclose(labels["edge of stability −2s/h"], [0.6, np.nan])
         ((_, ratio),) = drawn["Step against the Newton step"]
         np.testing.assert_allclose(ratio.values, [1 / 3, np.nan])
+        ((_, descent),) = drawn["Descent"]
+        assert descent.values.tolist() == [3.0, -1.0]
         path.unlink()
 
 
@@ -306,7 +331,7 @@ def test_findings_name_what_stands_out(tmp_path):
         with Recorder(path) as recorder:
             for step in range(1, 101):
                 one = {name: rule(step) for name, rule in other.items()}
-                recorder.write(step, metrics_at(step, skipped=0, lessons=step, **one))
+                recorder.write(step, metrics_at(step, num_rejected=0, num_adaptations=step, **one))
         (recording,) = sources.load([path])
         return " ".join(findings(recording))
 
@@ -314,11 +339,15 @@ def test_findings_name_what_stands_out(tmp_path):
     assert "Noise-dominated" in found(snr=lambda step: 0.5)
     assert "larger than needed" in found(snr=lambda step: 1e3, gain=lambda step: 0.9)
     assert "Curvature rising" in found(curvature=lambda step: 1.1**step)
-    assert "Miscalibrated: 0.1" in found(calibration=lambda step: 0.1)
-    assert "Trust collapsing" in found(trust=lambda step: 0.7**step)
-    assert "edge of stability" in found(step_length=lambda step: 1.0, slope=lambda step: 1.0)
+    assert "Miscalibrated: 0.1" in found(slope_ratio=lambda step: 0.1)
+    assert "Trust region collapsing" in found(radius=lambda step: 0.7**step)
+    assert "edge of stability" in found(step_length=lambda step: 1.0, slope=lambda step: -1.0)
+    mismatch = found(gradient_mismatch=lambda step: 0.5)
+    for words in ("slopes differ by 50 %", "sum", "clipped", "another batch", "sign"):
+        assert words in mismatch
+    assert "by differences" in found(differentiation=lambda step: DIFFERENCES)
     (recording,) = sources.load([record(tmp_path / "other.jsonl")])
-    assert findings(recording) == ["1 steps were skipped: something was not finite."]
+    assert findings(recording) == ["Batches rejected as something was not finite: 1."]
     with Recorder(tmp_path / "short.jsonl") as recorder:
         recorder.write(1, metrics_at(1, snr=0.1))
     assert findings(sources.load([tmp_path / "short.jsonl"])[0]) == []
