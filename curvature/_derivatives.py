@@ -1,12 +1,12 @@
 """Derivatives along a direction, by whatever means a model allows.
 
-| mode          | J(x) v is                              | needs                                     |
-|---------------|----------------------------------------|-------------------------------------------|
-| "forward"     | `jax.jvp`                              | forward-mode rules                        |
-| "reverse"     | gradient of u ↦ (Jᵀu)·v, for any u     | backward passes that can be               |
-|               |                                        | differentiated backward again             |
-| "differences" | (f(x + εv) − f(x − εv)) / 2ε           | values alone                              |
-| "auto"        | the first of forward and differences that can be traced                            |
+| mode          | J(x) v is                                    | needs                             |
+|---------------|----------------------------------------------|-----------------------------------|
+| "forward"     | `jax.jvp`                                    | forward-mode rules                |
+| "reverse"     | gradient of u ↦ (Jᵀu)·v, for any u           | backward passes that can be       |
+|               |                                              | differentiated backward again     |
+| "differences" | (f(x + εv) − f(x − εv)) / 2ε                 | values alone                      |
+| "auto"        | forward where it can be traced, differences where not                            |
 """
 
 from collections.abc import Callable
@@ -163,9 +163,7 @@ def directional_derivatives(
     return derivatives(params, order)
 
 
-def mean_gradient(
-    value_fn: ValueFn, params: PyTree, axis_name: AxisName | None = None
-) -> PyTree:
+def mean_gradient(value_fn: ValueFn, params: PyTree, axis_name: AxisName | None = None) -> PyTree:
     """Mean gradient (1/n) Σ_i ∇ℓ_i(θ) of a batch, a pytree like `params`.
 
     Of complex parameters it is the conjugate of what `jax.grad` returns, against which the loss

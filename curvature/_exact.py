@@ -4,11 +4,11 @@ import optax
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
+from ._derivatives import Differentiation, push_forward
 from ._mapped_axis import AxisName, as_local
 from ._moments import Moments, merge_moments, merge_over_axis, moments, variance_of_mean
 from ._outer_products import map_examples
 from ._per_example import PerExample
-from ._derivatives import Differentiation, push_forward
 from ._tree import PyTree
 from ._validation import per_example_losses
 

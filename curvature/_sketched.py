@@ -4,11 +4,10 @@ import optax
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
+from ._derivatives import Differentiation, gradient_and_product, push_forward
 from ._mapped_axis import AxisName, as_local, axis_size
 from ._moments import mean_and_variance
 from ._probes import rademacher_like
-from ._derivatives import gradient_and_product
-from ._derivatives import Differentiation, push_forward
 from ._tree import PyTree, size, widen
 from ._validation import ValueFn, per_example_losses
 

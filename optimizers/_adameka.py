@@ -21,7 +21,7 @@ def adameka(
     acquisition: AcquisitionName | Acquisition = "expected_improvement",
     trust_region: TrustRegion | None = None,
     max_step_size: jax.typing.ArrayLike | None = None,
-    weight_decay: jax.typing.ArrayLike | None = None,
+    weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Any = None,
     curvature_interval: int = CURVATURE_INTERVAL,
     differentiation: Differentiation = "auto",
@@ -33,8 +33,9 @@ def adameka(
         α = argmax over (0, τ] of E[max(−Δ(α), 0)],    θ ← θ + α d
 
     That is `optax.chain(scale_by_adam(), add_decayed_weights(λ), scale_by_expected_improvement())`
-    with the gradient handed on as `grad=`, and two differences. The averages are kept in float32 or
-    wider whatever the parameters are, and an entry of the gradient that is not finite leaves its own as they were.
+    with the gradient handed on as `grad=`, and two differences: the averages are kept in float32 or
+    wider whatever the parameters are, and an entry of the gradient that is not finite leaves its
+    own averages as they were.
 
     The publication's direction, the filtered gradient m / (√(m² + P) + ε), gives coordinates that
     never see a gradient the same weight as all others, and its transport removes what momentum
@@ -98,15 +99,17 @@ def _scale_by_adam() -> optax.GradientTransformation:
     """`optax.scale_by_adam` in float32 or wider; an entry with a NaN leaves its averages alone."""
     adam = optax.scale_by_adam(eps_root=_EPSILON_ROOT)
 
-    def init_fn(params: PyTree) -> optax.OptState:
+    def init_fn(params: PyTree) -> Any:
         check_params(params, complex_too=True)
         return adam.init(zeros_like(params, wide=True))
 
     def update_fn(updates, state, params=None):
         del params
         direction, new = adam.update(widen(updates), state)
+        assert isinstance(new, optax.ScaleByAdamState)
         finite = jax.tree.map(jnp.isfinite, updates)
-        keep = lambda moments, old: jax.tree.map(jnp.where, finite, moments, old)  # noqa: E731
-        return direction, new._replace(mu=keep(new.mu, state.mu), nu=keep(new.nu, state.nu))
+        mu = jax.tree.map(jnp.where, finite, new.mu, state.mu)
+        nu = jax.tree.map(jnp.where, finite, new.nu, state.nu)
+        return direction, state._replace(count=new.count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init_fn, update_fn)

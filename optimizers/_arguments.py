@@ -4,6 +4,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ..curvature import ValueFn
 from ..curvature._validation import check_params
@@ -105,7 +106,7 @@ def require_gradient(name: str, updates: Any, params: Any, complex_too: bool = F
 
 def require_consistency(name: str, mismatch: jax.Array, tolerance: float) -> None:
     """Raise, where numbers are known, if the gradient's slope is not that of `value_fn`."""
-    if isinstance(mismatch, jax.core.Tracer) or not mismatch > tolerance:
+    if isinstance(mismatch, Tracer) or not mismatch > tolerance:
         return
     raise ValueError(
         f"mekax: {name} expected the gradient of the mean of value_fn's losses, got one whose "
@@ -149,8 +150,8 @@ def check_interval(curvature_interval: Any) -> None:
     """Raise unless `curvature_interval` is a positive number of steps, or an array."""
     if isinstance(curvature_interval, int | float) and not curvature_interval >= 1:
         raise ValueError(
-            f"mekax: expected curvature_interval to be at least 1, got {curvature_interval!r}. Pass "
-            "the number of steps from one measurement of the curvature to the next."
+            f"mekax: expected curvature_interval to be at least 1, got {curvature_interval!r}. "
+            "Pass the number of steps from one measurement of the curvature to the next."
         )
 
 

@@ -95,5 +95,7 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
     leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, AverageState))
     for leaf in leaves:
         if isinstance(leaf, AverageState):
-            return optax.tree.where(leaf.count > 0, optax.tree.cast_like(leaf.average, params), params)
+            return optax.tree.where(
+                leaf.count > 0, optax.tree.cast_like(leaf.average, params), params
+            )
     return params

@@ -34,7 +34,15 @@ from ._arguments import (
     resolve_trust_region,
 )
 from ._maximize import maximize_on_interval
-from ._observation import CONSISTENT, Observation, cast_like, coarsest, observe_step, over
+from ._observation import (
+    CONSISTENT,
+    Observation,
+    branch,
+    cast_like,
+    coarsest,
+    observe_step,
+    over,
+)
 from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
 
 CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
@@ -230,7 +238,7 @@ def scale_by_expected_improvement(
 def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
     """Build the state before the first step."""
     check_params(params, complex_too=True)
-    dtype = real_dtype(*map(jnp.result_type, jax.tree.leaves(params)))
+    dtype = real_dtype(*jax.tree.leaves(params))
 
     # Every leaf is an array of its own: shared ones cannot be donated.
     def zero() -> jax.Array:
@@ -292,8 +300,7 @@ def step_chooser(
             info=StepInfo(
                 step_size=over(distance, observation.direction_norm),
                 realized_change=jnp.where(state.count > 0, value.mean - state.belief.value, 0.0),
-                slope_ratio=slope_ratio
-                + weight * (jnp.clip(confirmed, -10.0, 10.0) - slope_ratio),
+                slope_ratio=slope_ratio + weight * (jnp.clip(confirmed, -10.0, 10.0) - slope_ratio),
                 outcome=outcome,
                 differentiation=observation.differentiation,
                 num_rejected=state.info.num_rejected,
@@ -353,7 +360,7 @@ def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
         info=state.info._replace(
             step_size=jnp.zeros_like(state.info.step_size),
             outcome=jnp.where(back, Outcome.REJECTED, Outcome.SKIPPED).astype(jnp.int32),
-            num_rejected=jnp.asarray(optax.safe_increment(state.info.num_rejected)),
+            num_rejected=state.info.num_rejected + 1,
         ),
     )
 
@@ -395,5 +402,6 @@ def move(
         return jnp.where(good, -new.info.step_size * widen(update), home)
 
     final = cast_like(jax.tree.map(leaf, updates, params, previous), params)
-    kept = optax.tree.where(good, params, previous)
+    # A branch writes only the copy; a choice for each entry is a kernel more for every leaf.
+    kept = branch(good, lambda: params, lambda: previous)
     return final, ExpectedImprovementState(kept, new)

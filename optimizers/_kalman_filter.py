@@ -87,7 +87,7 @@ def kalman_filter_step(
     differentiation: Differentiation,
     axis_name: AxisName | None,
 ) -> tuple[KalmanFilterState, BatchStatistics, jax.Array]:
-    """Measure, predict, correct; return the new state, the statistics, and whether all is finite."""
+    """Measure, predict, correct: the new state, the statistics, and whether all is finite."""
     first = state.count == 0
     gradient = widen(gradient)
     displacement = displacement_from(state.params, params, first)

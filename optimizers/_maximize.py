@@ -35,8 +35,8 @@ def maximize_on_interval(utility: Callable[[jax.Array], jax.Array], upper: jax.A
     dtype = jnp.result_type(upper, jnp.float32)
     linear = jnp.asarray(_LINEAR, dtype)
 
-    def refine(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        points, _ = carry
+    def refine(_: int, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        points = found[0]
         values = utility(points)
         values = jnp.where(jnp.isnan(values), -jnp.inf, values)
         best = jnp.min(jnp.where(values == jnp.max(values), points, jnp.inf))

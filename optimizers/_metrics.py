@@ -11,25 +11,31 @@ def metrics(state: Any) -> dict[str, jax.Array]:
 
     | key                | meaning                                                             |
     |--------------------|---------------------------------------------------------------------|
-    | `step_size`        | α of the last step: updates = −α · direction                        |
-    | `step_size_std`    | standard deviation of the Newton step a/h, from slope and curvature |
-    | `slope`            | a/‖d‖, descent believed per unit length                             |
+    | `step_size`        | α/‖d‖ of the last step: updates = −step size · direction            |
+    | `step_size_std`    | standard deviation of the Newton step, from slope and curvature     |
+    | `slope`            | s = v·∇f believed along the unit direction, negative is descent     |
     | `slope_std`        | its standard deviation                                              |
-    | `curvature`        | h/‖d‖² = v·Bv along the unit direction                              |
+    | `curvature`        | h = v·∇²f v along the unit direction                                |
     | `curvature_std`    | its standard deviation                                              |
     | `direction_norm`   | ‖d‖ of the direction as given                                       |
     | `snr`              | slope² over its variance                                            |
-    | `trust`            | τ: the step size at which the trust interval ends                   |
-    | `calibration`      | part of the claimed slope that fresh batches confirm, smoothed      |
+    | `radius`           | τ: the step size at which the trust region ends                     |
+    | `slope_ratio`      | part of the predicted slope that fresh batches confirm, smoothed    |
     | `loss_mean`        | u, filtered loss of the objective                                   |
     | `loss_std`         | √s, its standard deviation                                          |
     | `predicted_change` | mean change of the loss that the last step promises                 |
     | `realized_change`  | change of the filtered loss over the step before                    |
-    | `lessons`          | steps made as chosen, which adapt the trust, less the others        |
-    | `skipped`          | steps refused because something measured was not finite             |
+    | `num_adaptations`  | steps that the trust region has learned from, less those of others  |
+    | `num_rejected`     | batches left out because something was not finite                   |
+    | `outcome`          | what became of the last step, an `Outcome`                          |
+    | `gradient_mismatch`| relative deviation of the gradient's slope from that of `value_fn`  |
+    | `differentiation`  | 1 forward mode, 2 reverse over reverse, 3 differences; 0 before any |
     | `gain`             | K, averaged over the parameters: weight of the newest gradient      |
     | `gradient_snr`     | ‖m‖² / tr P                                                         |
     | `phase`            | 0 in the fixed phase of `warm_start`, 1 when adaptive               |
+
+    A `gradient_mismatch` above 0.1 says that the gradient is not that of the mean of `value_fn`'s
+    losses: of their sum, clipped, penalized, of another batch, or with the wrong sign.
 
     Args:
       state: optimizer state, a pytree; also that of `optax.chain`, `inject_hyperparams`, ….

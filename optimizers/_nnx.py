@@ -41,7 +41,7 @@ def nnx_value_fn(
       ...     updates = optimizer.update(model, grads, value_fn=value_fn)
       >>> bool(losses(model, x, y).mean() < 1e-3)
       True
-      >>> float(metrics(nnx.as_pure(optimizer.opt_state))["skipped"])
+      >>> float(metrics(nnx.as_pure(optimizer.opt_state))["num_rejected"])
       0.0
     """
     from flax import nnx  # the library itself does without Flax

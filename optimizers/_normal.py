@@ -5,7 +5,9 @@ import jax.numpy as jnp
 
 _LOG_SQRT_2PI = 0.9189385332046727
 _SQRT_HALF = 0.7071067811865476
-_SWITCH = 4.0  # below −4 the continued fraction converges fast; above, the direct sum cancels little
+_SWITCH = (
+    4.0  # below −4 the continued fraction converges fast; above, the direct sum cancels little
+)
 _TERMS = {True: 20, False: 5}  # to what the direct sum rounds at −4, in float64 and in float32
 
 

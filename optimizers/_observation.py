@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ..curvature import AxisName, Differentiation, LineBelief, ValueFn
 from ..curvature._line import observe_with_mode
@@ -90,9 +91,7 @@ def observe_step(
         params_norm = safe_sqrt(dot(params, params))
         return cast_like((bend(seen), mismatch, params_norm, jnp.int32(mode)), remembered)
 
-    remembered = (
-        step.belief, step.gradient_mismatch, step.params_norm, step.info.differentiation
-    )
+    remembered = (step.belief, step.gradient_mismatch, step.params_norm, step.info.differentiation)
     seen, mismatch, params_norm, mode = branch(due, measure, lambda: remembered)
     known = seen.value if value is None else jnp.where(due, seen.value, jnp.mean(value))
     correction = slope_correction(mismatch, ahead, seen.slope)
@@ -133,7 +132,7 @@ def slope_correction(mismatch: jax.Array, given: jax.Array, measured: jax.Array)
 def bend(seen: LineBelief) -> LineBelief:
     """Replace a second derivative that does not exist by that of a parabola.
 
-        h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
+    h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
     """
     exists = finite_scalars((seen.curvature, seen.curvature_variance, seen.covariance))
     parabola = jnp.square(seen.slope) / (2 * jnp.abs(jnp.where(seen.value == 0, 1.0, seen.value)))
@@ -157,7 +156,7 @@ def over(numerator: jax.Array, length: jax.Array) -> jax.Array:
 
 def branch(condition: jax.Array, if_true: Callable[[], PyTree], if_false: Callable[[], PyTree]):
     """`lax.cond`; where the condition is known, only what it asks for, and nothing is compiled."""
-    if isinstance(condition, jax.core.Tracer):
+    if isinstance(condition, Tracer):
         return jax.lax.cond(condition, if_true, if_false)
     return if_true() if condition else if_false()
 

@@ -1,4 +1,4 @@
-"""How far a line is to be believed: an interval of steps, and how it learns from what became of them.
+"""How far a line is to be believed, and what is learned from what became of the last step.
 
 A trust region is an object with `init`, `update`, `reject` and `radius`, handed over as
 `trust_region=`; `adaptive_trust_region` is the default, `newton_trust_region` the published rule.
@@ -171,7 +171,7 @@ def adaptive_trust_region(
 
     A step that something kept short says nothing for a longer one. One of which rounding leaves
     nothing asks for the longest there is. One that is taken back halves the interval for about ten
-    steps, and counts as the worst that a step can be.
+    steps.
 
     Args:
       target_ratio: ρ, the slope after the step that is aimed at, as a part of its curvature.
@@ -245,9 +245,7 @@ def adaptive_trust_region(
         )
 
     def reject(state: AdaptiveState) -> AdaptiveState:
-        count = jnp.maximum(state.count, 1)
-        log_radius = state.log_radius - adaptation_gain(count)
-        return state._replace(count=count, log_radius=log_radius, backoff=state.backoff + 1)
+        return state._replace(backoff=state.backoff + 1)
 
     def radius(state: AdaptiveState) -> jax.Array:
         return jnp.minimum(state.radius * jnp.exp2(-state.backoff), state.newton_limit)

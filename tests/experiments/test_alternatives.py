@@ -92,7 +92,7 @@ def test_a_budget_ends_at_its_end():
     ahead, seen, parts = line(-1.0, 0.0, 0.0), line(0.0, 1.0, 0.0), []
     for outcome in (Outcome.NONE, *4 * [Outcome.TAKEN]):
         states = [
-            rule.update(state, outcome, seen, ahead, jnp.float32(1), jnp.float32(10))
+            rule.update(state, jnp.int32(outcome), seen, ahead, jnp.float32(1), jnp.float32(10))
             for rule, state in zip(rules, states, strict=True)
         ]
         parts.append(bound.radius(states[1], ahead) / free.radius(states[0], ahead))

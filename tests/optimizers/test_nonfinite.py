@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from mekax.optimizers import adameka, metrics
+import pytest
+from mekax.curvature import per_example
+from mekax.optimizers import Outcome, adameka, meka, metrics, scale_by_expected_improvement
 
 PATIENCE = 2
 PARAMS = {"w": jnp.array([2.0, -1.0, 0.5]), "none": None}
@@ -49,9 +51,9 @@ def finite(tree):
     return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-def refusals(state):
-    """Steps refused because something was not finite, summed over all who count them."""
-    return sum(int(count) for _, count in optax.tree.get_all_with_path(state, "skipped"))
+def rejections(state):
+    """Batches left out because something was not finite, summed over all who count them."""
+    return sum(int(count) for _, count in optax.tree.get_all_with_path(state, "num_rejected"))
 
 
 def test_the_traps_are_what_they_say():
@@ -66,7 +68,7 @@ def test_the_traps_are_what_they_say():
         ]
 
 
-def test_nothing_poisons_the_state(transformation):
+def test_nothing_poisons_the_state(transformation, transformations):
     """Bad batches of every kind, within and beyond the patience of `apply_if_finite`."""
     tx = optax.apply_if_finite(transformation.plain(), PATIENCE)
 
@@ -74,45 +76,50 @@ def test_nothing_poisons_the_state(transformation):
     def advance(params, state, batch, noise):
         return transformation.step(tx, params, state, batch, loss_fn, noise)
 
-    def repeat(carry, times, batch=BATCH, noise=0.0, refused=0):
-        before = refusals(carry[1])
+    def repeat(carry, times, batch=BATCH, noise=0.0, rejected=0):
+        before = rejections(carry[1])
         for _ in range(times):
             carry = advance(*carry, batch, noise)
             assert finite(carry)
-        # In a chain each transformation counts what it refuses itself.
-        assert refused <= refusals(carry[1]) - before <= refused * len(carry[1].inner_state)
+        # In a chain each transformation counts what it leaves out itself.
+        counted = rejections(carry[1]) - before
+        assert rejected <= counted <= rejected * len(carry[1].inner_state)
         return carry
 
     # Already the first batches may be bad.
     start = repeat((PARAMS, tx.init(PARAMS)), PATIENCE, noise=jnp.nan)
     assert int(start[1].total_notfinite) == PATIENCE
-    start = repeat(start, 1, NAN_VALUE, refused=1)
+    start = repeat(start, 1, NAN_VALUE, rejected=1)
 
     # Past the fixed phase of a warm start, which follows gradients wherever they lead.
     good = repeat(start, 4)
 
-    # Not the gradient: the wrapper does not notice, the transformation refuses by itself.
-    bad = repeat(good, 2, NAN_VALUE, refused=2)
+    # Not the gradient: the wrapper does not notice, the transformation leaves it out by itself.
+    bad = repeat(good, 2, NAN_VALUE, rejected=2)
     assert all(step_size == 0 for _, step_size in optax.tree.get_all_with_path(bad, "step_size"))
-    bad = repeat(bad, 2, NAN_CURVATURE, refused=2)
-    bad = repeat(bad, 1, INFINITE_CURVATURE, refused=1)
-    assert int(bad[1].total_notfinite) == PATIENCE
+    if transformation.rate == 1:
+        np.testing.assert_array_equal(bad[0]["w"], good[0]["w"])
+
+    # Not what a step needs: the curvature is replaced, and the batch counts.
+    bent = repeat(bad, 2, NAN_CURVATURE)
+    bent = repeat(bent, 1, INFINITE_CURVATURE)
+    assert not np.array_equal(bent[0]["w"], bad[0]["w"])
+    assert int(bent[1].total_notfinite) == PATIENCE
 
     # The gradient: rejected by the wrapper, then passed on when it gives up.
-    rejected = repeat(bad, PATIENCE, noise=jnp.nan)
+    rejected = repeat(bent, PATIENCE, noise=jnp.nan)
     assert int(rejected[1].total_notfinite) == 2 * PATIENCE
     jax.tree.map(
-        np.testing.assert_array_equal, (rejected[0], rejected[1].inner_state), (bad[0], bad[1][3])
+        np.testing.assert_array_equal, (rejected[0], rejected[1].inner_state), (bent[0], bent[1][3])
     )
-    bad = rejected
     # Moments of Optax's own would keep a NaN for good.
-    if not isinstance(bad[1].inner_state[0], optax.ScaleByAdamState):
-        bad = repeat(bad, 2, noise=jnp.nan, refused=2)
-        bad = repeat(bad, 1, noise=jnp.inf, refused=1)
+    if transformation is not transformations["adam+rule"]:
+        rejected = repeat(rejected, 2, noise=jnp.nan, rejected=2)
+        rejected = repeat(rejected, 1, noise=jnp.inf, rejected=1)
 
     # And all is well again.
     size = float(jnp.linalg.norm(good[0]["w"]))
-    recovered = repeat(bad, 60)
+    recovered = repeat(rejected, 60)
     assert float(jnp.linalg.norm(recovered[0]["w"])) < max(0.5 * size, 1e-3)
 
 
@@ -132,4 +139,108 @@ def test_an_unbounded_loss_does_not_send_narrow_numbers_to_infinity():
     for _ in range(15):
         params, state = step(params, state)
     assert jnp.isfinite(params).all()
-    assert metrics(state)["skipped"] > 0
+    assert metrics(state)["num_rejected"] > 0
+
+
+MAKERS = {
+    "adameka": lambda: adameka(curvature_interval=1),
+    "meka": lambda: meka(statistics="exact"),
+    "rule": lambda: scale_by_expected_improvement(curvature_interval=1),
+}
+
+
+def train(tx, faults):
+    """Parameters before each step and after the last, and metrics of each, for good and bad."""
+    weights = jnp.array([1.0, 5.0, 25.0])
+    good = iter(range(len(faults)))
+    batches = jax.random.normal(jax.random.key(0), (len(faults), 8, 3))
+
+    @jax.jit
+    def step(params, state, batch, fault):
+        value_fn = per_example(lambda w, x: fault * jnp.sum(weights * (w - x) ** 2), batch)
+        value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn
+        )
+        return optax.apply_updates(params, updates), state, metrics(state)
+
+    params = jnp.array([3.0, -2.0, 4.0])
+    state, path, known = tx.init(params), [params], []
+    for fault in faults:
+        batch = batches[next(good)] if np.isfinite(fault) else batches[0]
+        params, state, read = step(params, state, batch, fault)
+        path.append(params)
+        known.append({name: float(x) for name, x in read.items()})
+    return np.asarray(path), known
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_training_goes_on_as_on_the_good_batches_alone(make):
+    """A batch that is not finite leaves no trace but its count, whenever it comes."""
+    bad = [jnp.nan, jnp.inf, jnp.nan, -jnp.inf]
+    faults = [1.0] * 6 + bad + [1.0] * 3 + bad[:1] + [1.0] * 9
+    path, known = train(MAKERS[make](), faults)
+    expected, others = train(MAKERS[make](), [fault for fault in faults if np.isfinite(fault)])
+    kept = np.isfinite(faults)
+    np.testing.assert_allclose(path[1:][kept], expected[1:], rtol=1e-6)
+    np.testing.assert_array_equal(path[1:][~kept], path[:-1][~kept])
+    assert [int(k["num_rejected"]) for k in known] == np.cumsum(~kept).tolist()
+    for k, good in zip(known, kept, strict=True):
+        assert (k["outcome"] == Outcome.SKIPPED) is not bool(good)
+        assert bool(k["step_size"]) is bool(good)
+    assert others[-1]["num_rejected"] == 0
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_five_bad_batches_in_a_row_take_the_step_back(make):
+    """Once: what is bad from the start, or after that, blames nobody."""
+    path, known = train(MAKERS[make](), [jnp.nan] * 7 + [1.0] * 10 + [jnp.nan] * 12 + [1.0] * 40)
+    outcomes = [Outcome(int(k["outcome"])) for k in known]
+    assert outcomes[:7] == [Outcome.SKIPPED] * 7
+    np.testing.assert_array_equal(path[:8], path[:1].repeat(8, 0))
+    # 17 batches have been seen; the last step led from path[16] to path[17].
+    expected = [Outcome.SKIPPED] * 4 + [Outcome.REJECTED] + [Outcome.SKIPPED] * 7
+    assert outcomes[17:29] == expected
+    np.testing.assert_array_equal(path[17:22], path[17:18].repeat(5, 0))
+    np.testing.assert_allclose(path[22:30], path[16:17].repeat(8, 0), rtol=1e-6)
+    assert outcomes[29] == Outcome.NONE
+    # The interval is halved, and the radius itself moves by one step of adaptation.
+    assert known[29]["radius"] < known[16]["radius"]
+    assert 0 < known[29]["step_size"] < 0.6 * known[16]["radius"]
+    assert np.sum(path[-1] ** 2) < 0.1 * np.sum(path[22] ** 2)
+
+
+@pytest.mark.parametrize("fraction", [1 / 4, 2 / 3])
+def test_rows_of_nan_cost_no_more_than_their_batches(fraction):
+    """Some rows of the data are NaN: the end is that of as many good steps on clean data."""
+    x = jax.random.normal(jax.random.key(0), (2000, 10))
+    y = jnp.tanh(x @ jax.random.normal(jax.random.key(5), (10, 8))).sum(1)
+    rows = round(-2000 * np.log(1 - fraction) / 64)  # of which a batch of 64 is free by chance
+    spoilt = y.at[jax.random.permutation(jax.random.key(9), 2000)[:rows]].set(jnp.nan)
+    start = {"w": 0.3 * jax.random.normal(jax.random.key(2), (10, 32)), "v": jnp.zeros(32)}
+    tx = adameka()
+
+    def losses(params, rows, y):
+        return (jnp.tanh(x[rows] @ params["w"]) @ params["v"] - y[rows]) ** 2
+
+    def step(carry, inputs):
+        params, state, y = carry
+        key, on = inputs
+        rows = jax.random.randint(key, (64,), 0, 2000)
+        value_fn = lambda p: losses(p, rows, y)  # noqa: E731
+        value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
+        updates, new = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
+        moved = (optax.apply_updates(params, updates), new, y)
+        return optax.tree.where(on, moved, carry), None
+
+    @jax.jit
+    def train(y_seen, steps):
+        inputs = (jax.random.split(jax.random.key(1), 600), jnp.arange(600) < steps)
+        (params, state, _), _ = jax.lax.scan(step, (start, tx.init(start), y_seen), inputs)
+        return losses(params, jnp.arange(2000), y).mean(), metrics(state)["num_rejected"]
+
+    with_faults, rejected = train(spoilt, 600)
+    assert rejected / 600 == pytest.approx(fraction, abs=0.1)
+    clean, none = train(y, 600 - rejected)
+    assert none == 0
+    assert with_faults <= 1.3 * clean

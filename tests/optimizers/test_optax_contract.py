@@ -203,7 +203,8 @@ def test_many_seeds_and_thousands_of_steps(transformation, injected):
     assert np.all(jax.vmap(metrics)(state)["num_rejected"] == 0)
     variances = [
         leaf
-        for _, v in optax.tree.get_all_with_path(state, "variance")
+        for name in ("variance", "value_variance")
+        for _, v in optax.tree.get_all_with_path(state, name)
         for leaf in jax.tree.leaves(v)
         if leaf.size
     ]
