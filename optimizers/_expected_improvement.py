@@ -46,8 +46,8 @@ from ._observation import (
 from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
 
 CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
-_VALUE_NOISE_DECAY = 0.99
-_SLOPE_RATIO_DECAY = 0.95
+_VALUE_NOISE_WEIGHT = 0.01
+_SLOPE_RATIO_WEIGHT = 0.05
 _TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
 _PATIENCE = 5  # batches in a row that are not finite, of which the last blames the step
 _WIDE = 1e30  # types that reach so far see a loss that is not finite before they end
@@ -285,7 +285,7 @@ def step_chooser(
 
         taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
         confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1.0)
-        weight = jnp.where(taken & (prior.slope < 0), 1 - _SLOPE_RATIO_DECAY, 0.0)
+        weight = jnp.where(taken & (prior.slope < 0), _SLOPE_RATIO_WEIGHT, 0.0)
         slope_ratio = state.info.slope_ratio
         new = StepState(
             count=jnp.asarray(optax.safe_increment(state.count)),
@@ -334,7 +334,7 @@ def filter_value(
     state: StepState, prior: LineBelief, seen: LineBelief, observation: Observation
 ) -> tuple[ValueBelief, jax.Array]:
     """Predict the loss along the last step, and correct by the batch where its loss is known."""
-    weight = (1 - _VALUE_NOISE_DECAY) / (1 - _VALUE_NOISE_DECAY ** (state.count + 1))
+    weight = jnp.maximum(_VALUE_NOISE_WEIGHT, 1 / (state.count + 1))
     weight = jnp.where(observation.measured, weight, 0.0)
     noise = state.value_noise + weight * (seen.value_variance - state.value_noise)
     predicted = predict_value(

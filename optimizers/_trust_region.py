@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ..curvature import LineBelief
 
 _LOG_LIMIT = 60.0  # of the radius in units of the direction, either way
-_CURVATURE_DECAY = 0.9  # of the running magnitude of the curvature
+_CURVATURE_WEIGHT = 0.1  # of the newest in the running magnitude of the curvature
 _BACKOFF_DECAY = 0.8
 _NEWTON_RATIO_GROWTH = 0.1
 
@@ -75,7 +75,7 @@ class NewtonState(NamedTuple):
     Attributes:
       count: 0, int32.
       radius: where the last interval ended.
-      curvature_magnitude: moving average of |h|, uncorrected.
+      curvature_magnitude: moving average of |h|.
       steps: values in it, int32.
     """
 
@@ -126,7 +126,7 @@ class AdaptiveState(NamedTuple):
       log_radius: logarithm of the radius τ, a step size in units of the direction as given.
       slope: s of the steps made, averaged.
       curvature: h of the steps made, averaged.
-      curvature_magnitude: moving average of |h| of the lines ahead, uncorrected.
+      curvature_magnitude: moving average of |h| of the lines ahead.
       backoff: halvings of the radius that rejected steps have left, fading with good ones.
       radius: length at which the last interval ended by τ.
       newton_limit: length at which it ended by the curvature.
@@ -257,9 +257,9 @@ def _curvature_bound(
     magnitude: jax.Array, belief: LineBelief, steps: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Running magnitude of the curvature, and the larger of that and the newest curvature."""
-    magnitude = _CURVATURE_DECAY * magnitude + (1 - _CURVATURE_DECAY) * jnp.abs(belief.curvature)
-    running = magnitude / (1 - _CURVATURE_DECAY**steps)
-    return magnitude, jnp.maximum(belief.curvature, running)
+    weight = jnp.maximum(_CURVATURE_WEIGHT, 1 / steps)  # the mean of all, until there are many
+    magnitude = magnitude + weight * (jnp.abs(belief.curvature) - magnitude)
+    return magnitude, jnp.maximum(belief.curvature, magnitude)
 
 
 def _tiny(x: jax.Array) -> float:

@@ -1,17 +1,17 @@
 """Dense-matrix reference of every quantity: slow, obvious, and the oracle of the tests.
 
 Parameters are flattened to a vector of length D, covariances are D × D matrices, examples are
-looped over, Hessians come from `jax.hessian`. Nothing in the library proper uses this file.
+looped over, Hessians come from `jax.hessian`. Nothing in the library uses this file.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ._tree import PyTree
+PyTree = Any
 
 
 class DenseStatistics(NamedTuple):

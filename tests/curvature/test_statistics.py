@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from mekax.curvature import dense_statistics, exact, per_example, sketched
+from mekax.curvature import COVARIANCES, exact, per_example, sketched
 
-COVARIANCES = ("scalar", "per_leaf", "diagonal")
+from .dense import dense_statistics
 
 
 def flat(tree):

@@ -10,7 +10,14 @@ import pytest
 
 pytest.importorskip("sklearn")
 FOLDER = Path(__file__).parents[2] / "examples"
-NEEDS = {"bare_pytree": None, "flax_linen": "flax", "flax_nnx": "flax", "equinox_loop": "equinox"}
+NEEDS = {
+    "bare_pytree": None,
+    "equinox_loop": "equinox",
+    "flax_linen": "flax",
+    "flax_nnx": "flax",
+    "flax_train_state": "flax",
+    "numpyro_svi": "numpyro",
+}
 
 
 def load(name):
@@ -27,8 +34,8 @@ def test_all_examples_are_tested():
 
 
 @pytest.mark.parametrize("name", NEEDS)
-def test_at_most_40_lines(name):
-    assert len((FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 40
+def test_at_most_45_lines(name):
+    assert len((FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 45
 
 
 @pytest.mark.parametrize("name", NEEDS)
@@ -37,7 +44,9 @@ def test_example_trains(name):
     assert len(logs) == 30
     assert all(math.isfinite(value) for log in logs for value in log.values())
     assert logs[-1]["loss_mean"] < 0.25 * logs[0]["loss_mean"]
-    assert logs[-1]["skipped"] == 0
+    assert logs[-1]["num_rejected"] == 0
+    assert logs[-1]["num_adaptations"] >= 25
+    assert max(log["gradient_mismatch"] for log in logs) < 0.01
 
 
 @pytest.mark.parametrize("name", ["flax_linen", "flax_nnx"])

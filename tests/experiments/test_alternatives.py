@@ -95,7 +95,7 @@ def test_a_budget_ends_at_its_end():
             rule.update(state, jnp.int32(outcome), seen, ahead, jnp.float32(1), jnp.float32(10))
             for rule, state in zip(rules, states, strict=True)
         ]
-        parts.append(bound.radius(states[1], ahead) / free.radius(states[0], ahead))
+        parts.append(bound.radius(states[1]) / free.radius(states[0]))
     np.testing.assert_allclose(parts, [1, 0.75, 0.5, 0.25, 1e-3], rtol=1e-5)
 
 

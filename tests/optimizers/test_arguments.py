@@ -95,7 +95,7 @@ def test_caps_that_are_none_are_refused(make, cap, error, words):
 
 def test_unknown_extras_are_swallowed(tx):
     params = jnp.ones(2)
-    tx.update(params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2), loss_scale=3)
+    tx.update(2 * params, tx.init(params), params, value_fn=lambda p: jnp.sum(p**2), loss_scale=3)
 
 
 def test_masked_parameters_point_to_the_mask_argument(tx):

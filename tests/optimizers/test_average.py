@@ -1,5 +1,6 @@
 """The average of the iterates, and where it is found."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -51,11 +52,12 @@ def test_is_found_wherever_it_is_kept():
     params = {"w": jnp.ones(2)}
     assert eval_params(meka().init(params), params) is params
     tx = optax.inject_hyperparams(
-        lambda decay: optax.chain(adameka(decay=decay), average_iterates())
-    )
-    state = tx(decay=0.9).init(params)
+        lambda cap: optax.chain(adameka(max_step_size=cap), average_iterates())
+    )(cap=1.0)
+    state = tx.init(params)
     np.testing.assert_array_equal(eval_params(state, params)["w"], params["w"])  # nothing yet
-    _, state = tx(decay=0.9).update(params, state, params, value_fn=lambda p: jnp.sum(p["w"] ** 2))
+    grads = jax.tree.map(lambda p: 2 * p, params)
+    _, state = tx.update(grads, state, params, value_fn=lambda p: jnp.sum(p["w"] ** 2))
     assert float(eval_params(state, params)["w"][0]) < 1
 
 

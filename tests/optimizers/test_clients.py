@@ -87,7 +87,7 @@ def test_linen_train_state_holds_the_optimizer():
     for _ in range(40):
         state = step(state, X, Y)
     assert int(state.step) == 40
-    assert int(metrics(state.opt_state)["skipped"]) == 0
+    assert int(metrics(state.opt_state)["num_rejected"]) == 0
     np.testing.assert_allclose(state.params["kernel"][:, 0], [1.0, -2.0, 0.5], atol=3e-2)
     with pytest.raises(ValueError, match="value_fn=value_fn"):
         state.apply_gradients(grads=state.params)

@@ -99,8 +99,8 @@ def test_bad_measurements_leave_the_belief_alone():
     ):
         updates, state = tx.update(grads, good, params + 1, value_fn=f)
         np.testing.assert_array_equal(updates, good.belief.mean)
-        assert int(state.skipped) == 1
-        rest = jax.tree.map(np.asarray, state._replace(skipped=good.skipped))
+        assert int(state.num_rejected) == 1
+        rest = jax.tree.map(np.asarray, state._replace(num_rejected=good.num_rejected))
         jax.tree.map(np.testing.assert_array_equal, rest, jax.tree.map(np.asarray, good))
 
 

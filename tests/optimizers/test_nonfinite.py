@@ -124,22 +124,22 @@ def test_nothing_poisons_the_state(transformation, transformations):
 
 
 def test_an_unbounded_loss_does_not_send_narrow_numbers_to_infinity():
-    tx, params = adameka(), jnp.full(3, 4e4, jnp.float16)  # which ends at 65,504
+    tx, params = adameka(), jnp.full(3, 2e4, jnp.float16)  # which ends at 65,504
     state = tx.init(params)
 
     def value_fn(w):
-        return -jnp.sum(1e-9 * w.astype(jnp.float32) ** 2) + jnp.zeros(4)
+        return -1e-4 * jnp.sum(w.astype(jnp.float32) ** 2) + jnp.zeros(4)
 
     @jax.jit
     def step(params, state):
-        grads = 1e4 * jax.grad(lambda w: value_fn(w).mean())(params)
+        grads = jax.grad(lambda w: value_fn(w).mean())(params)
         updates, state = tx.update(grads, state, params, value_fn=value_fn)
         return optax.apply_updates(params, updates), state
 
     for _ in range(15):
         params, state = step(params, state)
-    assert jnp.isfinite(params).all()
-    assert metrics(state)["num_rejected"] > 0
+    assert np.all((params > 6e4) & (params < np.inf))  # as far as it goes
+    assert metrics(state)["num_rejected"] == 0
 
 
 MAKERS = {
@@ -204,10 +204,10 @@ def test_five_bad_batches_in_a_row_take_the_step_back(make):
     np.testing.assert_array_equal(path[17:22], path[17:18].repeat(5, 0))
     np.testing.assert_allclose(path[22:30], path[16:17].repeat(8, 0), rtol=1e-6)
     assert outcomes[29] == Outcome.NONE
-    # The interval is halved, and the radius itself moves by one step of adaptation.
-    assert known[29]["radius"] < known[16]["radius"]
-    assert 0 < known[29]["step_size"] < 0.6 * known[16]["radius"]
-    assert np.sum(path[-1] ** 2) < 0.1 * np.sum(path[22] ** 2)
+    # The interval is halved, fading from the next good batch on; the radius itself stays.
+    assert known[29]["radius"] == known[16]["radius"]
+    assert 0 < known[29]["step_size"] <= 2**-0.8 * known[16]["radius"] * (1 + 1e-3)
+    assert np.sum(path[-1] ** 2) < 0.5 * np.sum(path[22] ** 2)
 
 
 @pytest.mark.parametrize("fraction", [1 / 4, 2 / 3])

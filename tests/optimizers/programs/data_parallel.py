@@ -48,9 +48,9 @@ def trajectory(advance, tx, place=lambda batch: batch):
     p, state = params, tx.init(params)
     for batch in batches:
         p, state = jax.block_until_ready(advance(p, state, jax.block_until_ready(place(batch))))
-    gauges = metrics(state)
+    known = metrics(state)
     return np.concatenate(
-        [np.ravel(x) for x in (p["w"], p["v"], gauges["loss_std"], gauges["trust"])]
+        [np.ravel(x) for x in (p["w"], p["v"], known["loss_std"], known["radius"])]
     )
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from mekax.curvature import (
@@ -10,12 +11,12 @@ from mekax.curvature import (
     ValueBelief,
     correct_gradient,
     correct_value,
-    dense_gradient_filter,
-    dense_value_filter,
     predict_gradient,
     predict_value,
+    quadratic_form,
 )
-from mekax.curvature._trees import dot, quadratic_form
+
+from .dense import dense_gradient_filter, dense_value_filter
 
 STEPS = 50
 SHAPES = {"a": (2, 2), "b": (3,), "c": ()}
@@ -59,7 +60,8 @@ def test_both_filters_against_dense_ones(float64, covariance):
         sigma, dense_sigma = variance(rng, covariance)
         y, r = jnp.asarray(10 * rng.normal()), jnp.asarray(rng.gamma(2.0))
 
-        change = dot(belief.mean, displacement) + dot(displacement, product) / 2
+        change = optax.tree.vdot(belief.mean, displacement)
+        change += optax.tree.vdot(displacement, product) / 2
         spread = quadratic_form(belief.variance, displacement)
         spread += quadratic_form(q, displacement) / 4
         expected = dense_value_filter(
