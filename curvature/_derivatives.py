@@ -21,6 +21,7 @@ from ._tree import PyTree, norm, widen
 from ._validation import ValueFn, per_example_losses
 
 Differentiation = Literal["auto", "forward", "reverse", "differences"]
+Mode = Literal["forward", "reverse", "differences"]  # what "auto" is found to be
 DIFFERENTIATIONS: tuple[str, ...] = get_args(Differentiation)
 
 
@@ -37,11 +38,36 @@ def check_differentiation(differentiation: str) -> None:
         )
 
 
+def resolve(
+    value_fn: ValueFn, params: PyTree, tangent: PyTree, differentiation: Differentiation
+) -> Mode:
+    """Decide what "auto" is: forward mode if the losses can be traced to their second derivative.
+
+    A single `jax.jvp` of a custom_vjp function fails when the program is lowered, not while it is
+    traced; a nested one fails at once.
+    """
+    check_differentiation(differentiation)
+    if differentiation != "auto":
+        return differentiation
+    losses = per_example_losses(value_fn)
+
+    def along(function: Callable[[PyTree], Any]) -> Callable[[PyTree], Any]:
+        return lambda point: jax.jvp(function, (point,), (tangent,))[1]
+
+    try:
+        jax.eval_shape(along(along(losses)), params)
+    except Exception:
+        # What is wrong with the losses themselves is told in their own words.
+        jax.eval_shape(losses, params)
+        return "differences"
+    return "forward"
+
+
 def push_forward(
     function: Callable[[PyTree], Any],
     point: PyTree,
     tangent: PyTree,
-    differentiation: Differentiation = "auto",
+    differentiation: Mode = "forward",
 ) -> tuple[Any, Any]:
     """Value of a function and its directional derivative J(x) v, by the chosen means.
 
@@ -54,7 +80,7 @@ def push_forward(
       function: from a pytree of floating-point arrays to one.
       point: x.
       tangent: v, a pytree like `point`, of the same dtypes.
-      differentiation: `"auto"`, `"forward"`, `"reverse"` or `"differences"`.
+      differentiation: `"forward"`, `"reverse"` or `"differences"`.
 
     Returns:
       `(f(x), J(x) v)`.
@@ -74,8 +100,6 @@ def push_forward(
     except Exception as error:
         # What is wrong with the function itself is told in the function's own words.
         jax.eval_shape(function, point)
-        if differentiation == "auto":
-            return _central_difference(function, point, tangent)
         raise NoDerivativeError(
             "mekax: expected a value_fn that can be differentiated as asked, got one without a "
             f"rule for differentiation={differentiation!r} (a custom_vjp function, a callback, a "
@@ -150,14 +174,13 @@ def directional_derivatives(
     """
     tangent = optax.tree.cast_like(direction, params)
     losses = per_example_losses(value_fn)
+    mode = resolve(value_fn, params, tangent, differentiation)
 
     def derivatives(point: PyTree, order: int) -> tuple[jax.Array, ...]:
         if order == 0:
             return (losses(point),)
         # The derivatives up to order − 1 and their tangents overlap in all but the last.
-        lower, raised = push_forward(
-            lambda p: derivatives(p, order - 1), point, tangent, differentiation
-        )
+        lower, raised = push_forward(lambda p: derivatives(p, order - 1), point, tangent, mode)
         return (*lower, raised[-1])
 
     return derivatives(params, order)
@@ -217,7 +240,8 @@ def gradient_and_product(
     """
     tangent = optax.tree.cast_like(direction, params)
     params, tangent = as_local((params, tangent), axis_name)
-    both = push_forward(lambda p: mean_gradient(value_fn, p), params, tangent, differentiation)
+    mode = resolve(value_fn, params, tangent, differentiation)
+    both = push_forward(lambda p: mean_gradient(value_fn, p), params, tangent, mode)
     return mean_over_axis(widen(both), axis_name)
 
 

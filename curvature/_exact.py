@@ -4,7 +4,7 @@ import optax
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
-from ._derivatives import Differentiation, push_forward
+from ._derivatives import Differentiation, push_forward, resolve
 from ._mapped_axis import AxisName, as_local
 from ._moments import Moments, merge_moments, merge_over_axis, moments, variance_of_mean
 from ._outer_products import map_examples
@@ -35,7 +35,8 @@ def exact(
       params: θ, a pytree of floating-point arrays.
       displacement: δ, a pytree like `params`, in parameter units.
       covariance: structure of the variances, `"scalar"`, `"per_leaf"` or `"diagonal"`.
-      differentiation: of each gradient along δ: `"forward"`, `"reverse"` or `"differences"`.
+      differentiation: of each gradient along δ: `"auto"`, `"forward"`, `"reverse"` or
+        `"differences"`.
       axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
@@ -63,6 +64,7 @@ def exact(
         )
     tangent = optax.tree.cast_like(displacement, params)
     params, tangent = as_local((params, tangent), axis_name)
+    mode = resolve(value_fn, params, tangent, differentiation)
 
     def observe(example: PyTree) -> tuple:
         def loss(point: PyTree) -> jax.Array:
@@ -70,7 +72,7 @@ def exact(
             return jnp.squeeze(one)
 
         (value, gradient), (slope, product) = push_forward(
-            jax.value_and_grad(loss), params, tangent, differentiation
+            jax.value_and_grad(loss), params, tangent, mode
         )
         return value, gradient, slope, product
 

@@ -14,6 +14,7 @@ from ._derivatives import (
     DIFFERENTIATIONS,
     Differentiation,
     NoDerivativeError,
+    check_differentiation,
     difference_step,
     directional_derivatives,
     mean_gradient,
@@ -121,6 +122,8 @@ def observe_with_mode(
     """`observe`, and the index in `DIFFERENTIATIONS` of what was found to work."""
     tangent = optax.tree.cast_like(direction, params)
     params, tangent = as_local((params, tangent), axis_name)
+    check_differentiation(differentiation)
+    # As `resolve` would decide, without tracing the losses once more where forward mode works.
     mode = "forward" if differentiation == "auto" else differentiation
     if mode != "differences":
         try:

@@ -4,7 +4,7 @@ import optax
 
 from ._batch_statistics import BatchStatistics
 from ._covariance import Covariance, check_covariance, reduce_diagonal
-from ._derivatives import Differentiation, gradient_and_product, push_forward
+from ._derivatives import Differentiation, Mode, gradient_and_product, push_forward, resolve
 from ._mapped_axis import AxisName, as_local, axis_size
 from ._moments import mean_and_variance
 from ._probes import rademacher_like
@@ -42,8 +42,8 @@ def sketched(
       displacement: δ, a pytree like `params`, in parameter units.
       key: PRNG key of the probe.
       covariance: structure of the variances, `"scalar"`, `"per_leaf"` or `"diagonal"`.
-      differentiation: `"forward"`, or, for models without a forward-mode rule, `"reverse"` or
-        `"differences"`.
+      differentiation: `"auto"`: forward mode, or differences for models without a
+        forward-mode rule; `"forward"`, `"reverse"`, `"differences"`.
       axis_name: mapped axis over which the batch is split into equal parts, or None; the key
         must be the same on all devices.
 
@@ -65,16 +65,17 @@ def sketched(
     """
     check_covariance(covariance)
     tangent = optax.tree.cast_like(displacement, params)
-    means = gradient_and_product(value_fn, params, tangent, differentiation, axis_name)
     probe = _probe_parameters if covariance == "scalar" else _probe_examples
     local_params, local_tangent = as_local((params, tangent), axis_name)
+    mode = resolve(value_fn, local_params, local_tangent, differentiation)
+    means = gradient_and_product(value_fn, params, tangent, mode, axis_name)
     losses, slopes, gradient_variance, product_variance = probe(
         per_example_losses(value_fn),
         local_params,
         local_tangent,
         key,
         covariance,
-        differentiation,
+        mode,
         axis_name,
     )
     value, value_variance = mean_and_variance(losses, axis_name)
@@ -91,24 +92,22 @@ def sketched(
     )
 
 
-def _probe_parameters(losses_fn, params, tangent, key, covariance, differentiation, axis_name):
+def _probe_parameters(losses_fn, params, tangent, key, covariance, mode: Mode, axis_name):
     """Scalar variances from one nested forward pass along the displacement and a ±1 probe."""
     del covariance
     probe = as_local(rademacher_like(key, params), axis_name)
 
     def along_probe(point):
-        return push_forward(losses_fn, point, probe, differentiation)
+        return push_forward(losses_fn, point, probe, mode)
 
-    (losses, gradients), (slopes, products) = push_forward(
-        along_probe, params, tangent, differentiation
-    )
+    (losses, gradients), (slopes, products) = push_forward(along_probe, params, tangent, mode)
     dimension = size(params)
     gradient_variance = mean_and_variance(gradients, axis_name)[1] / dimension
     product_variance = mean_and_variance(products, axis_name)[1] / dimension
     return losses, slopes, gradient_variance, product_variance
 
 
-def _probe_examples(losses_fn, params, tangent, key, covariance, differentiation, axis_name):
+def _probe_examples(losses_fn, params, tangent, key, covariance, mode: Mode, axis_name):
     """Diagonal variances from the gradient of a randomly signed, centered sum of the losses."""
 
     def signed_gradient(point):
@@ -116,9 +115,7 @@ def _probe_examples(losses_fn, params, tangent, key, covariance, differentiation
         (gradient,) = pull_back(_centered_signs(key, losses, axis_name))
         return (losses, gradient)
 
-    (losses, gradient), (slopes, product) = push_forward(
-        signed_gradient, params, tangent, differentiation
-    )
+    (losses, gradient), (slopes, product) = push_forward(signed_gradient, params, tangent, mode)
     count = losses.shape[0] * axis_size(axis_name)
     scale = 1.0 / (count * max(count - 1, 1))
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import optax
 
 from ..curvature import AxisName, Differentiation
-from ..curvature._tree import PyTree, widen, zeros_like
+from ..curvature._tree import PyTree, all_finite, widen, zeros_like
 from ..curvature._validation import check_params
 from ._acquisition import Acquisition, AcquisitionName
+from ._arguments import require_gradient, require_value_fn
 from ._expected_improvement import CURVATURE_INTERVAL, scale_by_expected_improvement
 from ._mask import masked
 from ._trust_region import TrustRegion
@@ -34,8 +35,8 @@ def adameka(
 
     That is `optax.chain(scale_by_adam(), add_decayed_weights(λ), scale_by_expected_improvement())`
     with the gradient handed on as `grad=`, and two differences: the averages are kept in float32 or
-    wider whatever the parameters are, and an entry of the gradient that is not finite leaves its
-    own averages as they were.
+    wider whatever the parameters are, and entries of the gradient that are not finite leave
+    their own as they were.
 
     The publication's direction, the filtered gradient m / (√(m² + P) + ε), gives coordinates that
     never see a gradient the same weight as all others, and its transport removes what momentum
@@ -88,15 +89,17 @@ def adameka(
     )
     chain = optax.chain(_scale_by_adam(), *decay, rule)
 
-    def update_fn(updates, state, params=None, *, grad=None, **extra_args):
+    def update_fn(updates, state, params=None, *, value_fn=None, grad=None, **extra_args):
+        require_value_fn("adameka", params, value_fn)
+        require_gradient("adameka", updates, params, complex_too=True)
         grad = updates if grad is None else grad
-        return chain.update(updates, state, params, grad=grad, **extra_args)
+        return chain.update(updates, state, params, value_fn=value_fn, grad=grad, **extra_args)
 
     return masked(optax.GradientTransformationExtraArgs(chain.init, update_fn), mask)
 
 
 def _scale_by_adam() -> optax.GradientTransformation:
-    """`optax.scale_by_adam` in float32 or wider; an entry with a NaN leaves its averages alone."""
+    """`optax.scale_by_adam` in float32 or wider; a NaN leaves averages alone."""
     adam = optax.scale_by_adam(eps_root=_EPSILON_ROOT)
 
     def init_fn(params: PyTree) -> Any:
@@ -106,10 +109,12 @@ def _scale_by_adam() -> optax.GradientTransformation:
     def update_fn(updates, state, params=None):
         del params
         direction, new = adam.update(widen(updates), state)
-        assert isinstance(new, optax.ScaleByAdamState)
+        # For each entry, so that averages are written where they are, as fast as Adam's own.
         finite = jax.tree.map(jnp.isfinite, updates)
-        mu = jax.tree.map(jnp.where, finite, new.mu, state.mu)
-        nu = jax.tree.map(jnp.where, finite, new.nu, state.nu)
-        return direction, state._replace(count=new.count, mu=mu, nu=nu)
+        return direction, optax.ScaleByAdamState(
+            count=jnp.where(all_finite(updates), new.count, state.count),
+            mu=jax.tree.map(jnp.where, finite, new.mu, state.mu),
+            nu=jax.tree.map(jnp.where, finite, new.nu, state.nu),
+        )
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -189,10 +189,11 @@ def _observe(
     mismatch = slope_mismatch(given, seen.slope, gradient, params)
     slope = dot(mean, direction) * slope_correction(mismatch, given, seen.slope)
     gain = _gain_along(direction, filtered, decay)
+    ahead = bend(seen._replace(slope=slope))
     return Observation(
         last=optax.tree.where(distance > 0, bend(last), last._replace(slope=0 * distance)),
-        ahead=bend(seen._replace(slope=slope))._replace(
-            slope_variance=gain * seen.slope_variance, covariance=gain * seen.covariance
+        ahead=ahead._replace(
+            slope_variance=gain * ahead.slope_variance, covariance=gain * ahead.covariance
         ),
         distance=distance,
         direction_norm=direction_norm,

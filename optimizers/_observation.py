@@ -21,6 +21,7 @@ from ..curvature._tree import (
 )
 
 CONSISTENT = 0.1  # mismatch of slopes that rounding and reduced precision may leave
+_SURPRISE = 3.0  # standard deviations of a slope that its noise does not explain
 _EVERY_STEP_UNTIL = 20  # steps learned from, at each of which the curvature is measured
 
 
@@ -80,8 +81,10 @@ def observe_step(
     due = (step.trust.count < _EVERY_STEP_UNTIL) | (
         jax.lax.rem(step.count, jnp.asarray(curvature_interval, step.count.dtype)) == 0
     )
-    # A climb steeper than the descent that the step was chosen by: what is remembered is wrong.
-    due |= behind > jnp.abs(step.belief.slope)
+    # A climb steeper than the descent that the step was chosen by, and than noise explains: what is
+    # remembered of the curvature is wrong.
+    noise = _SURPRISE * safe_sqrt(step.belief.slope_variance)
+    due |= behind > jnp.abs(step.belief.slope) + noise
     due |= (step.gradient_mismatch > CONSISTENT) | (step.distance == 0) | (step.num_bad > 0)
 
     def measure() -> tuple[LineBelief, jax.Array, jax.Array, jax.Array]:

@@ -1,5 +1,7 @@
 """Products against dense matrices; the ways to differentiate along a direction agree."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,25 +161,43 @@ def test_gradient_is_shared_with_the_callers():
     assert flops(both) <= 1.02 * flops(mine)
 
 
-@pytest.mark.parametrize("mode", ["forward", "reverse"])
-@pytest.mark.parametrize("make", ["custom_vjp", "pure_callback", "io_callback"])
-def test_a_mode_that_cannot_work_names_the_one_that_does(mode, make):
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [
+        ("custom_vjp", "forward"),
+        *itertools.product(["pure_callback", "io_callback"], ["forward", "reverse"]),
+    ],
+)
+def test_a_mode_that_cannot_work_names_the_one_that_does(make, mode, jit):
     value_fn, params, direction = model(WITHOUT_RULES[make])
-    batch = (jnp.ones((6, 3)), jnp.ones(6))
-    key = jax.random.key(0)
-    if mode == "reverse" and make == "custom_vjp":  # which can be differentiated backward again
-        observe(value_fn, params, direction, mode)
-        return
-    for measure in (
+    measures = [
         lambda: observe(value_fn, params, direction, mode),
-        lambda: gradient_and_product(value_fn, params, direction, mode),
         lambda: directional_derivatives(value_fn, params, direction, 2, mode),
-        lambda: sketched(value_fn, params, direction, key, "diagonal", mode),
-        lambda: exact(per_example(value_fn.loss_fn, batch), params, direction, "scalar", mode),
-    ):
+        lambda: sketched(value_fn, params, direction, jax.random.key(0), "scalar", mode),
+    ]
+    if make != "custom_vjp":  # whose gradient can be differentiated forward
+        measures += [
+            lambda: gradient_and_product(value_fn, params, direction, mode),
+            lambda: sketched(value_fn, params, direction, jax.random.key(0), "diagonal", mode),
+            lambda: exact(value_fn, params, direction, "scalar", mode),
+        ]
+    for measure in measures:
         with pytest.raises(TypeError, match="differentiation='differences'") as caught:
-            measure()
+            jax.jit(measure)() if jit else measure()
         assert str(caught.value).count("mekax:") == 1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_auto_takes_differences_under_jit(float64, order):
+    truth_fn, params, direction = model(jnp.sin)
+    for make in WITHOUT_RULES:
+        value_fn, _, _ = model(WITHOUT_RULES[make])
+        found, truth = (
+            jax.jit(lambda f=f: directional_derivatives(f, params, direction, order))()
+            for f in (value_fn, truth_fn)
+        )
+        np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", ["pure_callback", "io_callback"])
@@ -189,5 +209,6 @@ def test_auto_takes_differences_where_nothing_else_works(float64, make):
 
 
 def test_unknown_modes_are_named():
-    with pytest.raises(ValueError, match="'differences'"):
-        observe(lambda w: w**2, jnp.ones(2), jnp.ones(2), "backward")  # pyright: ignore
+    for measure in (observe, gradient_and_product, hvp):
+        with pytest.raises(ValueError, match="'differences'"):
+            measure(lambda w: w**2, jnp.ones(2), jnp.ones(2), differentiation="backward")
