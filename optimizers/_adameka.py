@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
 
     def update_fn(updates, state, params=None):
         del params
-        direction, new = adam.update(widen(updates), state)
+        direction, new = cast(tuple[Any, Any], adam.update(widen(updates), state))
         # For each entry, so that averages are written where they are, as fast as Adam's own.
         finite = jax.tree.map(jnp.isfinite, updates)
         return direction, optax.ScaleByAdamState(
