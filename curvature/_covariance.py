@@ -6,7 +6,7 @@
 | `per_leaf` | p_l·I on each leaf l of the params | a tree of scalars, as the params  |
 | `diagonal` | diag(v)                            | a tree of arrays, as the params   |
 
-All three are prefixes of the parameters, so one set of formulas serves them (`_trees.py`).
+All three are prefixes of the parameters, so one set of formulas serves them (`_tree.py`).
 """
 
 from typing import Literal, get_args

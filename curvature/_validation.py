@@ -40,7 +40,7 @@ def check_params(params: PyTree, complex_too: bool = False) -> None:
                 f"mekax: expected params whose leaves are all real floating-point arrays, got "
                 f"dtype {dtype} at {name}. Keep counters and keys outside the params "
                 f"(or set their leaves to None), and split complex parameters into real and "
-                f"imaginary parts."
+                f"imaginary parts, or train them by adameka."
             )
 
 

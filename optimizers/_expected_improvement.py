@@ -110,6 +110,8 @@ class StepState(NamedTuple):
             "curvature_std": jnp.sqrt(belief.curvature_variance),
             "direction_norm": self.direction_norm,
             "snr": jnp.minimum(snr, most),
+            "radius": jnp.minimum(self.trust.radius / length, most),
+            "num_adaptations": self.trust.count,
             "loss_mean": belief.value,
             "loss_std": jnp.sqrt(belief.value_variance),
             "predicted_change": belief.change(self.distance),

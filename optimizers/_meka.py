@@ -39,7 +39,6 @@ from ._observation import (
     Observation,
     bend,
     coarsest,
-    slope_correction,
     slope_mismatch,
 )
 from ._trust_region import TrustRegion, adaptive_trust_region
@@ -94,7 +93,8 @@ def meka(
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
       the per-example losses of the current batch, shape (n,), or to a scalar (noise-free). Its
-      updates are final: apply them as they are. `metrics(state)` reads its gauges.
+      updates are final: apply them as they are. With `grad=` that gradient is filtered in place of
+      the incoming updates. `metrics(state)` reads what it knows.
 
     Raises:
       ValueError, TypeError: for unknown options, missing arguments, parameters that are not real
@@ -129,9 +129,10 @@ def meka(
         return MekaState(init_kalman_filter(params, covariance), init_step(params, trust_region))
 
     def update_fn(updates, state, params=None, *, value_fn=None, grad=None, **extra_args):
-        del grad, extra_args
+        del extra_args
         value_fn = require_value_fn("meka", params, value_fn)
         require_gradient("meka", updates, params)
+        updates = updates if grad is None else grad
         filtered, stats, finite = kalman_filter_step(
             state.filter,
             updates,
@@ -187,7 +188,8 @@ def _observe(
     seen, mode = observe_with_mode(value_fn, params, direction, *options)
     given = dot(gradient, direction)
     mismatch = slope_mismatch(given, seen.slope, gradient, params)
-    slope = dot(mean, direction) * slope_correction(mismatch, given, seen.slope)
+    # A gradient of something else is no help to a filter that knows how the loss bends.
+    slope = jnp.where(mismatch > CONSISTENT, seen.slope, dot(mean, direction))
     gain = _gain_along(direction, filtered, decay)
     ahead = bend(seen._replace(slope=slope))
     return Observation(

@@ -142,10 +142,6 @@ class AdaptiveState(NamedTuple):
     radius: jax.Array
     newton_limit: jax.Array
 
-    def metrics(self) -> dict[str, jax.Array]:
-        """Scalars for `mekax.optimizers.metrics`, where they are explained."""
-        return {"radius": jnp.exp(self.log_radius), "num_adaptations": self.count}
-
 
 def adaptive_trust_region(
     target_ratio: float = 0.1,

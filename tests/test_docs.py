@@ -50,14 +50,33 @@ def test_the_site_lists_every_page_that_there_is():
 
 
 def test_every_choice_in_the_table_exists():
-    from mekax.optimizers import adameka, average_iterates, eval_params, meka, warm_start
+    from mekax import optimizers
 
     page = text_of("choosing-nothing.md")
-    known = set()
-    for function in (adameka, meka, warm_start, average_iterates, eval_params):
-        known |= {function.__name__, *inspect.signature(function).parameters}
+    known = {
+        parameter
+        for name in ("adameka", "meka", "warm_start", "average_iterates", "eval_params")
+        for parameter in inspect.signature(getattr(optimizers, name)).parameters
+    }
     for name in re.findall(r"`(\w+)=", page):
         assert name in known, name
+    for name in re.findall(r"`(\w+_trust_region)\(", page):
+        assert hasattr(optimizers, name), name
+
+
+def test_every_metric_in_the_pages_exists():
+    import jax.numpy as jnp
+    from mekax.optimizers import meka, metrics, warm_start
+
+    tx = warm_start(0.1, 1, meka())
+    known = metrics(tx.init(jnp.ones(2)))
+    for page in (*PAGES, "../README.md"):
+        for name in re.findall(r'metrics\(state\)\["(\w+)"\]', text_of(page)):
+            assert name in known, (page, name)
+    _, _, table = text_of("diagnostics.md").partition("| metric | what it tells |\n")
+    names = re.findall(r"^\| `(\w+)` \|", table, re.M)
+    assert len(names) == 7
+    assert set(names) <= set(known)
 
 
 def test_the_citation_has_the_version():
