@@ -193,7 +193,7 @@ def _observe(
     gain = _gain_along(direction, filtered, decay)
     ahead = bend(seen._replace(slope=slope))
     return Observation(
-        last=optax.tree.where(distance > 0, bend(last), last._replace(slope=0 * distance)),
+        last=bend(last),
         ahead=ahead._replace(
             slope_variance=gain * ahead.slope_variance, covariance=gain * ahead.covariance
         ),

@@ -154,7 +154,7 @@ def bend(seen: LineBelief) -> LineBelief:
 
 def over(numerator: jax.Array, length: jax.Array) -> jax.Array:
     """Divide by a length; 0 by 0 is 0."""
-    return numerator / jnp.maximum(length, float(jnp.finfo(length.dtype).tiny))
+    return numerator / jnp.where(length > 0, length, 1.0)
 
 
 def branch(condition: jax.Array, if_true: Callable[[], PyTree], if_false: Callable[[], PyTree]):

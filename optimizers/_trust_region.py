@@ -63,10 +63,14 @@ class TrustRegion(NamedTuple):
 
 
 def newton_length(slope: jax.Array, curvature: jax.Array) -> jax.Array:
-    """Distance −s/h to the minimum of a line; ∞ where nothing bends, 0 where nothing falls."""
+    """Distance −s/h to the minimum of a line; the largest there is where nothing bends.
+
+    It is 0 where nothing falls.
+    """
+    largest = float(jnp.finfo(slope.dtype).max)
     bent = curvature > 0
-    length = -slope / jnp.where(bent, curvature, 1.0)
-    return jnp.where(slope < 0, jnp.where(bent, length, jnp.inf), 0.0)
+    length = jnp.minimum(-slope / jnp.where(bent, curvature, 1.0), largest)
+    return jnp.where(slope < 0, jnp.where(bent, length, largest), 0.0)
 
 
 class NewtonState(NamedTuple):
@@ -112,6 +116,7 @@ def newton_trust_region(max_newton_ratio: float = 3.0) -> TrustRegion:
         steps = state.steps + 1
         magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
         radius = max_newton_ratio * newton_length(belief.slope, bound)
+        radius = jnp.minimum(radius, float(jnp.finfo(radius.dtype).max))
         return NewtonState(state.count, radius, magnitude, steps)
 
     return TrustRegion(init, update, lambda state: state, lambda state: state.radius)
@@ -207,7 +212,8 @@ def adaptive_trust_region(
         slope = state.slope + weight * (observation.slope - state.slope)
         curvature = state.curvature + weight * (observation.curvature - state.curvature)
         error = slope - target_ratio * jnp.maximum(curvature, 0.0)
-        error = error / (jnp.abs(slope) + jnp.abs(curvature) + _tiny(slope))
+        scale = jnp.abs(slope) + jnp.abs(curvature)
+        error = error / jnp.where(scale > 0, scale, 1.0)
         error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
         error = jnp.where(unresolved, -1.0, error)
 
@@ -223,7 +229,8 @@ def adaptive_trust_region(
         length = direction_norm + _tiny(start)
         log_radius = jnp.where(count > 0, log_radius, jnp.log((start + _tiny(start)) / length))
         log_radius = jnp.clip(log_radius, -_LOG_LIMIT, _LOG_LIMIT)
-        radius = jnp.minimum(jnp.exp(log_radius) * length, float(jnp.finfo(start.dtype).max))
+        largest = float(jnp.finfo(start.dtype).max)
+        radius = jnp.minimum(jnp.exp(log_radius) * length, largest)
 
         # Where the batch sees no descent, what its noise allows for still is one.
         lower = jnp.minimum(belief.slope, 0.0) - jnp.sqrt(belief.slope_variance + _tiny(start))
@@ -237,7 +244,7 @@ def adaptive_trust_region(
             curvature_magnitude=magnitude,
             backoff=_BACKOFF_DECAY * state.backoff,
             radius=jnp.where((count > 0) | (start > 0), radius, 0.0),
-            newton_limit=newton_ratio * newton_length(lower, bound),
+            newton_limit=jnp.minimum(newton_ratio * newton_length(lower, bound), largest),
         )
 
     def reject(state: AdaptiveState) -> AdaptiveState:
