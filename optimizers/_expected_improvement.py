@@ -6,7 +6,6 @@ that `metrics` shows is α/‖d‖, in units of the direction as given.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,7 @@ from ..curvature import (
     predict_value,
 )
 from ..curvature._derivatives import check_differentiation, mean_gradient
-from ..curvature._tree import PyTree, finite_scalars, real_dtype, widen, zeros_like
-from ..curvature._validation import check_params
+from ..curvature._tree import PyTree, finite_scalars, widen, zeros_like
 from ._acquisition import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import (
     check_cap,
@@ -43,6 +41,7 @@ from ._observation import (
     observe_step,
     over,
 )
+from ._state import ExpectedImprovementState, StepInfo, StepState, init_step
 from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
 
 CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
@@ -51,85 +50,6 @@ _SLOPE_RATIO_WEIGHT = 0.05
 _TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
 _PATIENCE = 5  # batches in a row that are not finite, of which the last blames the step
 _WIDE = 1e30  # types that reach so far see a loss that is not finite before they end
-
-
-class StepInfo(NamedTuple):
-    """What is worth knowing of a step and feeds back into nothing; see `metrics`."""
-
-    step_size: jax.Array
-    realized_change: jax.Array
-    slope_ratio: jax.Array
-    outcome: jax.Array
-    differentiation: jax.Array
-    num_rejected: jax.Array
-
-
-class StepState(NamedTuple):
-    """What the step rule keeps from step to step: scalars only.
-
-    Attributes:
-      count: batches that were finite, int32.
-      belief: about the line of the last step; its value is the filtered loss N(u, s).
-      value_noise: moving average of r, the variance of a batch's mean loss.
-      direction_norm: ‖d‖ of the last direction.
-      params_norm: ‖θ‖ when the curvature was last measured.
-      distance: α, the length of the last step.
-      trust: state of the trust region.
-      gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
-      num_bad: batches in a row that were not finite, int32.
-      info: what feeds back into nothing.
-    """
-
-    count: jax.Array
-    belief: LineBelief
-    value_noise: jax.Array
-    direction_norm: jax.Array
-    params_norm: jax.Array
-    distance: jax.Array
-    trust: Any
-    gradient_mismatch: jax.Array
-    num_bad: jax.Array
-    info: StepInfo
-
-    def metrics(self) -> dict[str, jax.Array]:
-        """Scalars for `mekax.optimizers.metrics`, where they are explained."""
-        belief = self.belief
-        limits = jnp.finfo(self.distance.dtype)
-        tiny, most = float(limits.tiny), float(limits.max)
-        length = jnp.maximum(self.direction_norm, tiny)
-        curvature = jnp.maximum(jnp.abs(belief.curvature), tiny)
-        spread = belief.slope_variance + jnp.square(self.distance) * belief.curvature_variance
-        # Compiled, the two divisions may become one by a product that is 0.
-        deviation = jnp.where(spread > 0, jnp.sqrt(spread) / curvature / length, 0.0)
-        snr = jnp.square(belief.slope) / jnp.maximum(belief.slope_variance, tiny)
-        return {
-            "step_size_std": jnp.minimum(deviation, most),
-            "slope": belief.slope,
-            "slope_std": jnp.sqrt(belief.slope_variance),
-            "curvature": belief.curvature,
-            "curvature_std": jnp.sqrt(belief.curvature_variance),
-            "direction_norm": self.direction_norm,
-            "snr": jnp.minimum(snr, most),
-            "radius": jnp.minimum(self.trust.radius / length, most),
-            "num_adaptations": self.trust.count,
-            "loss_mean": belief.value,
-            "loss_std": jnp.sqrt(belief.value_variance),
-            "predicted_change": belief.change(self.distance),
-            "gradient_mismatch": self.gradient_mismatch,
-            **self.info._asdict(),
-        }
-
-
-class ExpectedImprovementState(NamedTuple):
-    """State of `scale_by_expected_improvement`.
-
-    Attributes:
-      params: parameters at the last finite batch.
-      step: what the rule keeps, scalars.
-    """
-
-    params: PyTree
-    step: StepState
 
 
 def scale_by_expected_improvement(
@@ -218,6 +138,7 @@ def scale_by_expected_improvement(
         value_fn = require_value_fn(name, params, value_fn)
         require_gradient(name, updates, params, complex_too=True)
         grad = mean_gradient(value_fn, params, axis_name) if grad is None else grad
+        # Observe; filter, believe, learn, decide; step.
         observation = observe_step(
             value_fn,
             params,
@@ -237,58 +158,34 @@ def scale_by_expected_improvement(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
-    """Build the state before the first step."""
-    check_params(params, complex_too=True)
-    dtype = real_dtype(*jax.tree.leaves(params))
-
-    # Every leaf is an array of its own: shared ones cannot be donated.
-    def zero() -> jax.Array:
-        return jnp.zeros((), dtype)
-
-    def integer() -> jax.Array:
-        return jnp.zeros((), jnp.int32)
-
-    return StepState(
-        count=integer(),
-        belief=LineBelief(*(zero() for _ in LineBelief._fields)),
-        value_noise=zero(),
-        direction_norm=zero(),
-        params_norm=zero(),
-        distance=zero(),
-        trust=trust_region.init(dtype),
-        gradient_mismatch=zero(),
-        num_bad=integer(),
-        info=StepInfo(zero(), zero(), zero() + 1, integer(), integer(), integer()),
-    )
-
-
 def step_chooser(
     acquisition: AcquisitionName | Acquisition, trust_region: TrustRegion
 ) -> Callable[..., StepState]:
     """Build the function of scalars that turns an observation into a step."""
     utility = resolve_acquisition(acquisition)
 
-    # Compiled by itself where the loop around it is not; there, nothing else is as slow.
+    # Compiled by itself where the loop around it is not: without it an eager step compiles anew.
     @jax.jit
     def choose(
         state: StepState, observation: Observation, limit: jax.Array, rounding: float
     ) -> StepState:
-        outcome = classify(state, observation, rounding)
+        # The line of the last step with α = 1 the step itself: as predicted, and as seen.
         prior = state.belief.rescaled(observation.distance)
         seen = observation.last.rescaled(observation.distance)
+        outcome = classify(state, observation, rounding)
+
+        # filter
         value, value_noise = filter_value(state, prior, seen, observation)
+        # believe
         belief = observation.ahead._replace(value=value.mean, value_variance=value.variance)
+        # learn
         trust = trust_region.update(
             state.trust, outcome, seen, belief, observation.direction_norm, limit
         )
+        # decide
         radius = jnp.minimum(trust_region.radius(trust), limit)
         distance = maximize_on_interval(lambda step: utility(belief, step), radius)
 
-        taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
-        confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1.0)
-        weight = jnp.where(taken & (prior.slope < 0), _SLOPE_RATIO_WEIGHT, 0.0)
-        slope_ratio = state.info.slope_ratio
         new = StepState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             belief=belief,
@@ -302,7 +199,7 @@ def step_chooser(
             info=StepInfo(
                 step_size=over(distance, observation.direction_norm),
                 realized_change=jnp.where(state.count > 0, value.mean - state.belief.value, 0.0),
-                slope_ratio=slope_ratio + weight * (jnp.clip(confirmed, -10.0, 10.0) - slope_ratio),
+                slope_ratio=update_slope_ratio(state.info.slope_ratio, outcome, prior, seen),
                 outcome=outcome,
                 differentiation=observation.differentiation,
                 num_rejected=state.info.num_rejected,
@@ -330,6 +227,16 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     )
     stayed = jnp.where(swallowed, Outcome.UNRESOLVED, Outcome.NONE)
     return jnp.where(distance > 0, moved, stayed).astype(jnp.int32)
+
+
+def update_slope_ratio(
+    ratio: jax.Array, outcome: jax.Array, prior: LineBelief, seen: LineBelief
+) -> jax.Array:
+    """Smooth the part of the predicted slope that the batch after the step confirms."""
+    taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
+    confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1.0)
+    weight = jnp.where(taken & (prior.slope < 0), _SLOPE_RATIO_WEIGHT, 0.0)
+    return ratio + weight * (jnp.clip(confirmed, -10.0, 10.0) - ratio)
 
 
 def filter_value(

@@ -23,7 +23,7 @@ from ._arguments import (
     require_value_fn,
     resolve_trust_region,
 )
-from ._expected_improvement import StepState, init_step, move, step_chooser, step_limit
+from ._expected_improvement import move, step_chooser, step_limit
 from ._kalman_filter import (
     KalmanFilterState,
     Statistics,
@@ -41,6 +41,7 @@ from ._observation import (
     coarsest,
     slope_mismatch,
 )
+from ._state import StepState, init_step
 from ._trust_region import TrustRegion, adaptive_trust_region
 
 

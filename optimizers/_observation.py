@@ -1,7 +1,7 @@
 """What a batch shows of the step that led to it, and of the line that lies ahead."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from ..curvature._tree import (
     unit,
     widen,
 )
+from ._state import ExpectedImprovementState
 
 CONSISTENT = 0.1  # mismatch of slopes that rounding and reduced precision may leave
 _SURPRISE = 3.0  # standard deviations of a slope that its noise does not explain
@@ -59,7 +60,7 @@ def observe_step(
     updates: PyTree,
     grad: PyTree,
     value: jax.Array | None,
-    state: Any,
+    state: ExpectedImprovementState,
     *,
     curvature_interval: jax.typing.ArrayLike,
     differentiation: Differentiation,

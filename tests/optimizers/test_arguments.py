@@ -1,5 +1,7 @@
 """Bad input: each message says what was expected, what came and what to do."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -121,3 +123,19 @@ def test_a_gradient_of_other_parameters_is_named_by_its_leaf(make):
         tx.update({"w": jnp.ones(3)}, state, params, value_fn=lambda p: p["w"])
     with pytest.raises(ValueError, match=r"got no leaf at \['w'\]"):
         tx.update({"v": jnp.ones(2)}, state, params, value_fn=lambda p: p["w"])
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_a_whole_equinox_model_is_told_to_be_filtered(make):
+    """Also where only `update` gets it, after an `init` with its arrays."""
+    tx, model = make(), eqx.nn.MLP(3, 1, 8, 1, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (16, 3))
+    value_fn = lambda m: (jax.vmap(m)(x)[:, 0] - x.sum(1)) ** 2  # noqa: E731
+    grads = eqx.filter_grad(lambda m: value_fn(m).mean())(model)
+    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+    for call in (
+        lambda: tx.init(model),
+        lambda: tx.update(grads, state, model, value_fn=value_fn),
+    ):
+        with pytest.raises(TypeError, match=r"a function at \.activation.*eqx\.filter\(model"):
+            call()

@@ -56,7 +56,11 @@ def test_first_step_is_a_part_of_the_newton_step(acquisition):
 def test_negative_curvature_gives_a_finite_descending_step():
     f = lambda p: jnp.cos(p[0]) + 0.5 * p[1] ** 2  # noqa: E731
     start = jnp.array([0.01, 0.0])  # next to the maximum of the cosine
-    for make in (meka, adameka, lambda: meka(improvement_threshold(0.9), trust_region=newton_trust_region())):
+    for make in (
+        meka,
+        adameka,
+        lambda: meka(improvement_threshold(0.9), trust_region=newton_trust_region()),
+    ):
         (one, state), *rest = trajectory(make(), f, start, 150)
         assert float(metrics(state)["curvature"]) < 0
         assert float(f(one)) < float(f(start))
@@ -247,7 +251,7 @@ def test_outcomes_name_what_became_of_a_step():
         updates, state, outcome = update(params, state, 1.0 if np.isfinite(factor) else jnp.nan)
         outcomes.append(Outcome(int(outcome)).name)
         params = params + updates * (factor if np.isfinite(factor) else 1.0)
-    made = ["NONE", "TRUNCATED", "TRUNCATED", "TRUNCATED", "EXTERNAL", "NONE"]
+    made = ["NONE", "TAKEN", "TRUNCATED", "TRUNCATED", "EXTERNAL", "NONE"]
     assert outcomes == [*made, *["SKIPPED"] * 4, "REJECTED", "NONE", "TRUNCATED"]
 
 

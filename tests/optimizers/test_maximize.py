@@ -1,8 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mekax.optimizers import LineModel, improvement_threshold
-from mekax.optimizers._acquisitions import resolve_acquisition
+from mekax.curvature import LineBelief
+from mekax.optimizers import improvement_threshold
+from mekax.optimizers._acquisition import resolve_acquisition
 from mekax.optimizers._maximize import maximize_on_interval
 
 
@@ -24,9 +25,9 @@ def test_empty_interval_and_nan_are_survived():
 
 
 def chosen(name, a, h, p, q, s, bound):
-    model = LineModel(*map(jnp.asarray, (a, h, p, q, s)))
+    belief = LineBelief(*map(jnp.asarray, (0.0, s, -a, p, h, q, 0.0)))
     utility = resolve_acquisition(name)
-    return float(maximize_on_interval(lambda x: utility(model, x), jnp.asarray(bound)))
+    return float(maximize_on_interval(lambda x: utility(belief, x), jnp.asarray(bound)))
 
 
 def test_known_maximizers():

@@ -159,9 +159,7 @@ def train(tx, faults):
     def step(params, state, batch, fault):
         value_fn = per_example(lambda w, x: fault * jnp.sum(weights * (w - x) ** 2), batch)
         value, grads = jax.value_and_grad(lambda p: value_fn(p).mean())(params)
-        updates, state = tx.update(
-            grads, state, params, value=value, grad=grads, value_fn=value_fn
-        )
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
         return optax.apply_updates(params, updates), state, metrics(state)
 
     params = jnp.array([3.0, -2.0, 4.0])

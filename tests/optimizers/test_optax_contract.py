@@ -339,3 +339,13 @@ def test_accumulated_gradients_descend(transformations):
 def test_masks_that_fit_no_parameters_are_named(mask):
     with pytest.raises(ValueError, match="expected mask to be True or False for leaves or whole"):
         adameka(mask=mask).init({"w": jnp.ones(2), "b": jnp.ones(())})
+
+
+def test_rank_promotion_may_be_an_error(transformation):
+    """For users who set it to find mistakes of their own: ours broadcast explicitly."""
+    tx = transformation.plain()
+    with jax.numpy_rank_promotion("raise"):
+        state = jax.eval_shape(tx.init, PARAMS)
+        step = functools.partial(transformation.step, tx, loss_fn=loss_fn)
+        new = jax.eval_shape(step, PARAMS, state, batch=batch_at(BATCHES, 0))
+        jax.eval_shape(metrics, new[1])

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from hypothesis import strategies as st
-from mekax.optimizers import adameka, meka, metrics, scale_by_expected_improvement
+from mekax.optimizers import (
+    adameka,
+    meka,
+    metrics,
+    newton_trust_region,
+    scale_by_expected_improvement,
+)
 
 STEPS = 30
 DIMENSIONS = 6
@@ -52,7 +58,9 @@ OPTIMIZERS = {
     "adameka": adameka,
     "meka": meka,
     "meka-diagonal": lambda: meka(covariance="diagonal"),
-    "meka-published": lambda: meka(calibrate=False, acquisition="probability_of_improvement"),
+    "meka-published": lambda: meka(
+        "probability_of_improvement", trust_region=newton_trust_region()
+    ),
     "adameka-reverse": lambda: adameka(differentiation="reverse"),
     "adam-ei": lambda: optax.chain(optax.scale_by_adam(), scale_by_expected_improvement()),
 }
@@ -120,9 +128,9 @@ class Trace(NamedTuple):
     metrics: dict[str, np.ndarray]
 
     @property
-    def skipped(self) -> np.ndarray:
-        """Steps refused so far."""
-        return self.metrics["skipped"]
+    def rejected(self) -> np.ndarray:
+        """Batches left out so far."""
+        return self.metrics["num_rejected"]
 
 
 @cache
@@ -174,7 +182,9 @@ def program(structure: Structure):
                 lambda g: jnp.where(next(places).reshape(g.shape), case.fault, g).astype(g.dtype),
                 grads,
             )
-            updates, state = tx.update(grads, state, params, value_fn=value_fn)
+            updates, state = tx.update(
+                grads, state, params, value=loss, grad=grads, value_fn=value_fn
+            )
             sound = jnp.isfinite(_vector(grads)).all()
             record = (_vector(params), loss, sound, metrics(state))
             return (optax.apply_updates(params, updates), state), record

@@ -47,12 +47,12 @@ def test_batches_of_changing_size(name, batches, seed, tally):
     tally["cases of changing batch sizes"] += 1
     rng = np.random.default_rng(seed)
     params = jnp.full(3, 10.0)
-    state, skipped = tx.init(params), 0
+    state, rejected = tx.init(params), 0
     for size, good in batches:
         x = 0.1 * rng.standard_normal((size, 3)).astype(np.float32)
         params, state, known = step(params, state, x, np.float32(0 if good else np.nan))
-        skipped += not good
-        assert known["skipped"] == skipped
+        rejected += not good
+        assert known["num_rejected"] == rejected
         assert np.isfinite(params).all()
     goods = sum(good for _, good in batches)
     assert np.abs(params).max() <= 10 + 1e-3

@@ -5,27 +5,37 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from mekax.curvature import LineBelief
 from mekax.optimizers import (
-    LineModel,
     expected_decrease,
     expected_improvement,
     improvement_threshold,
     log_expected_improvement,
     probability_of_improvement,
 )
-from mekax.optimizers._acquisitions import log_probability_of_improvement, resolve_acquisition
+from mekax.optimizers._acquisition import log_probability_of_improvement, resolve_acquisition
 from mekax.optimizers._normal import log_improvement
 
 Z = np.concatenate([np.linspace(-30, 30, 41), [-2.000001, -2.0, -1.999999, -1e3, 1e3]])
 
 
-def model(*values, dtype=jnp.float64):
-    return LineModel(*(jnp.asarray(v, dtype) for v in values))
+def line(slope, h=0.0, p=0.0, q=0.0, s=0.0, c=0.0, dtype=jnp.float64):
+    """A belief of slope, curvature, their variances, that of the value, and the covariance."""
+    values = dict(
+        value=0.0,
+        value_variance=s,
+        slope=slope,
+        slope_variance=p,
+        curvature=h,
+        curvature_variance=q,
+        covariance=c,
+    )
+    return LineBelief(**{name: jnp.asarray(x, dtype) for name, x in values.items()})
 
 
-def unit_model(z):
-    """A model with N(−z, 1) for the change at α = 1."""
-    return model(z, 0.0, 1.0, 0.0, 0.0)
+def unit_line(z):
+    """A belief of N(−z, 1) about the change at α = 1."""
+    return line(-z, p=1.0)
 
 
 def quadrature(z):
@@ -39,7 +49,7 @@ def quadrature(z):
 
 @pytest.mark.parametrize("z", [z for z in Z if abs(z) <= 30])
 def test_expected_improvement_against_quadrature_in_the_tails(float64, z):
-    value = log_expected_improvement(unit_model(z), jnp.asarray(1.0))
+    value = log_expected_improvement(unit_line(z), jnp.asarray(1.0))
     assert float(value) == pytest.approx(quadrature(z), rel=1e-12, abs=1e-12)
 
 
@@ -47,7 +57,7 @@ def test_expected_improvement_against_quadrature_in_the_tails(float64, z):
 def test_probability_of_improvement_against_the_high_precision_error_function(float64, z):
     with mpmath.workdps(60):
         expected = float(mpmath.log(mpmath.ncdf(float(z))))
-    value = log_probability_of_improvement(unit_model(z), jnp.asarray(1.0))
+    value = log_probability_of_improvement(unit_line(z), jnp.asarray(1.0))
     assert float(value) == pytest.approx(expected, rel=1e-10, abs=1e-15)
 
 
@@ -62,27 +72,26 @@ def test_float32_keeps_its_precision(float64, z):
 @pytest.mark.parametrize(
     "values",
     [
-        (1.0, 2.0, 0.5, 0.3, 0.1),
-        (0.2, -1.0, 1.0, 0.0, 0.5),
-        (-0.5, 1.0, 0.1, 2.0, 0.0),
-        (3.0, 1.0, 0.01, 0.01, 0.01),
+        (-1.0, 2.0, 0.5, 0.3, 0.1, 0.0),
+        (-0.2, -1.0, 1.0, 0.0, 0.5, 0.0),
+        (0.5, 1.0, 0.1, 2.0, 0.0, -0.4),
+        (-3.0, 1.0, 0.01, 0.01, 0.01, 0.009),
     ],
 )
 @pytest.mark.parametrize("step_size", [0.3, 1.0, 4.0])
 def test_values_against_monte_carlo(float64, values, step_size):
-    a, h, p, q, s = values
+    slope, h, p, q, s, c = values
     rng = np.random.default_rng(0)
     n = 400_000
-    slope = a + np.sqrt(p) * rng.normal(size=n)
-    curvature = h + np.sqrt(q) * rng.normal(size=n)
-    change = -step_size * slope + 0.5 * step_size**2 * curvature
+    slope, curvature = rng.multivariate_normal([slope, h], [[p, c], [c, q]], size=n).T
+    change = step_size * slope + 0.5 * step_size**2 * curvature
     improvement = np.maximum(-change, 0)
     noisy = change + np.sqrt(2 * s) * rng.normal(size=n)
     alpha = jnp.asarray(step_size)
     for value, sample in (
-        (expected_improvement(model(*values), alpha), improvement),
-        (probability_of_improvement(model(*values), alpha), noisy < 0),
-        (expected_decrease(model(*values), alpha), -change),
+        (expected_improvement(line(*values), alpha), improvement),
+        (probability_of_improvement(line(*values), alpha), noisy < 0),
+        (expected_decrease(line(*values), alpha), -change),
     ):
         assert abs(float(value) - sample.mean()) <= 5 * sample.std() / np.sqrt(n) + 1 / n
 
@@ -99,10 +108,10 @@ def test_values_against_monte_carlo(float64, values, step_size):
 )
 @pytest.mark.parametrize("slope", [-3.0, 0.1, 5.0])
 def test_gradients_against_finite_differences(float64, acquisition, slope):
-    the_model = model(slope, 1.5, 0.3, 0.2, 0.1)
+    belief = line(-slope, 1.5, 0.3, 0.2, 0.1, 0.05)
 
     def f(alpha):
-        return acquisition(the_model, alpha)
+        return acquisition(belief, alpha)
 
     for alpha in (0.2, 1.0, 3.0):
         step = 1e-5 * alpha
@@ -119,11 +128,12 @@ EXTREMES = [0.0, 1e-30, 1e-10, 1.0, 1e10, 1e15]
 def test_finite_for_every_finite_input_in_float32(slope, curvature):
     p, q, s, alpha = (x.ravel() for x in np.meshgrid(EXTREMES, EXTREMES, EXTREMES, EXTREMES))
     alpha = np.minimum(alpha, 1e8).astype(np.float32)
-    grid = LineModel(*map(jnp.asarray, np.float32(np.broadcast_arrays(slope, curvature, p, q, s))))
+    slope, curvature = np.broadcast_arrays(-slope, curvature, p)[:2]
+    grid = line(slope, curvature, p, q, s, np.zeros_like(p), dtype=jnp.float32)
     # Changes beyond the range of float32 are not finite inputs.
     inside = np.abs(np.asarray(expected_decrease(grid, alpha))) < 1e30
-    inside &= np.asarray(grid.change_std(alpha)) < 1e30
-    assert inside.sum() > 500
+    inside &= np.asarray(grid.change_variance(alpha)) < 1e30
+    assert inside.sum() > 300
     for name in ("expected_improvement", "probability_of_improvement", "expected_decrease"):
         assert np.all(np.isfinite(np.asarray(resolve_acquisition(name)(grid, alpha))[inside]))
     value = np.asarray(expected_improvement(grid, alpha))[inside]
@@ -134,7 +144,7 @@ def test_finite_for_every_finite_input_in_float32(slope, curvature):
 
 
 def test_value_noise_alone_promises_no_improvement():
-    quiet, noisy = (model(1.0, 1.0, 0.1, 0.1, s, dtype=jnp.float32) for s in (0.0, 100.0))
+    quiet, noisy = (line(-1.0, 1.0, 0.1, 0.1, s, dtype=jnp.float32) for s in (0.0, 100.0))
     alpha = jnp.asarray(0.5)
     assert float(expected_improvement(noisy, alpha)) == float(expected_improvement(quiet, alpha))
 
@@ -146,7 +156,7 @@ def test_threshold_solves_its_quadratic(float64):
     A, B, C = h**2 / 4 - z**2 * q / 4, -a * h, a**2 - z**2 * p
     root = (-B - np.sqrt(B**2 - 4 * A * C)) / (2 * A)
     rule = improvement_threshold(0.8)
-    inside, outside = rule(model(a, h, p, q, 9.0), jnp.array([root * 0.9999, root * 1.0001]))
+    inside, outside = rule(line(-a, h, p, q, 9.0), jnp.array([root * 0.9999, root * 1.0001]))
     assert inside > 0 > outside
 
 
