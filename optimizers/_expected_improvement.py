@@ -33,13 +33,13 @@ from ._arguments import (
 )
 from ._maximize import maximize_on_interval
 from ._observation import (
-    CONSISTENT,
+    MAX_MISMATCH,
     Observation,
     branch,
     cast_like,
     coarsest,
+    divide,
     observe_step,
-    over,
 )
 from ._state import ExpectedImprovementState, StepInfo, StepState, init_step
 from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
@@ -49,7 +49,7 @@ _VALUE_NOISE_WEIGHT = 0.01
 _SLOPE_RATIO_WEIGHT = 0.05
 _TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
 _PATIENCE = 5  # batches in a row that are not finite, of which the last blames the step
-_WIDE = 1e30  # types that reach so far see a loss that is not finite before they end
+_WIDE = 1e30  # parameters of dtypes that end before, float16, may overflow themselves
 
 
 def scale_by_expected_improvement(
@@ -70,11 +70,15 @@ def scale_by_expected_improvement(
     examples, and the step maximizes the acquisition over an interval (0, τ‖d‖] that the trust
     region ends. Every batch shows the slope along the step before, for the price of a dot product
     with the gradient; the curvature along it changes slowly and takes a second-order forward-mode
-    pass, which is made at the first 20 steps and at every tenth from then on.
+    pass, which is made at every step until the trust region has learned from 20 (always, with
+    `newton_trust_region`), at every tenth from then on, and where the slope after a step
+    contradicts what is remembered. In between, a new direction is taken to bend as the last did.
 
     A batch at which the loss or the gradient is not finite is skipped; after five in a row the step
     is blamed, and the parameters return to the last good point. A second derivative that does not
-    exist is replaced by that of the parabola which falls to a loss of 0.
+    exist is replaced by that of the parabola which falls to a loss of 0. Where the given gradient
+    is not that of `value_fn`, slopes are scaled to those of `value_fn`, and `metrics` shows the
+    mismatch.
 
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published
@@ -152,7 +156,7 @@ def scale_by_expected_improvement(
         )
         limit = step_limit(params, updates, observation, max_step_size)
         step = choose(state.step, observation, limit, coarsest(params))
-        require_consistency(name, step.gradient_mismatch, CONSISTENT)
+        require_consistency(name, step.gradient_mismatch, MAX_MISMATCH)
         return move(step, updates, params, state.params)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -164,18 +168,18 @@ def step_chooser(
     """Build the function of scalars that turns an observation into a step."""
     utility = resolve_acquisition(acquisition)
 
-    # Compiled by itself where the loop around it is not: without it an eager step compiles anew.
+    # Compiled once, so that an eager loop does not compile the maximizer anew at every step.
     @jax.jit
     def choose(
         state: StepState, observation: Observation, limit: jax.Array, rounding: float
     ) -> StepState:
-        # The line of the last step with α = 1 the step itself: as predicted, and as seen.
-        prior = state.belief.rescaled(observation.distance)
-        seen = observation.last.rescaled(observation.distance)
+        # The line of the step made, α = 1 being the step itself: as predicted, and as seen.
+        predicted = state.belief.rescaled(observation.distance)
+        seen = observation.behind.rescaled(observation.distance)
         outcome = classify(state, observation, rounding)
 
         # filter
-        value, value_noise = filter_value(state, prior, seen, observation)
+        value, value_noise = filter_value(state, predicted, seen, observation)
         # believe
         belief = observation.ahead._replace(value=value.mean, value_variance=value.variance)
         # learn
@@ -197,16 +201,16 @@ def step_chooser(
             gradient_mismatch=observation.mismatch,
             num_bad=jnp.zeros_like(state.num_bad),
             info=StepInfo(
-                step_size=over(distance, observation.direction_norm),
+                step_size=divide(distance, observation.direction_norm),
                 realized_change=jnp.where(state.count > 0, value.mean - state.belief.value, 0.0),
-                slope_ratio=update_slope_ratio(state.info.slope_ratio, outcome, prior, seen),
+                slope_ratio=update_slope_ratio(state.info.slope_ratio, outcome, predicted, seen),
                 outcome=outcome,
                 differentiation=observation.differentiation,
                 num_rejected=state.info.num_rejected,
             ),
         )
-        # A branch, because a choice for each number would have XLA compile the condition, and all
-        # it depends on, anew for every number.
+        # `lax.cond`, because XLA compiles the condition, and all it depends on, anew for each of
+        # many `jnp.where`.
         return jax.lax.cond(
             observation.finite & finite_scalars(new._replace(info=())),
             lambda: cast_like(new, state),
@@ -217,7 +221,7 @@ def step_chooser(
 
 
 def classify(state: StepState, observation: Observation, rounding: float) -> jax.Array:
-    """Say what became of the last step; see `Outcome`."""
+    """Say what became of the step chosen last, by its length; see `Outcome`."""
     distance = observation.distance
     chosen = jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance
     truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
@@ -230,29 +234,33 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
 
 
 def update_slope_ratio(
-    ratio: jax.Array, outcome: jax.Array, prior: LineBelief, seen: LineBelief
+    ratio: jax.Array, outcome: jax.Array, predicted: LineBelief, seen: LineBelief
 ) -> jax.Array:
-    """Smooth the part of the predicted slope that the batch after the step confirms."""
+    """Running average of the slope that the batch finds over the one that was predicted."""
     taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
-    confirmed = (seen.slope - seen.curvature) / jnp.where(prior.slope < 0, prior.slope, 1.0)
-    weight = jnp.where(taken & (prior.slope < 0), _SLOPE_RATIO_WEIGHT, 0.0)
+    slope_at_start = seen.slope - seen.curvature  # carried back over the step, of length 1 here
+    descent = predicted.slope < 0
+    confirmed = slope_at_start / jnp.where(descent, predicted.slope, 1.0)
+    weight = jnp.where(taken & descent, _SLOPE_RATIO_WEIGHT, 0.0)
     return ratio + weight * (jnp.clip(confirmed, -10.0, 10.0) - ratio)
 
 
 def filter_value(
-    state: StepState, prior: LineBelief, seen: LineBelief, observation: Observation
+    state: StepState, predicted: LineBelief, seen: LineBelief, observation: Observation
 ) -> tuple[ValueBelief, jax.Array]:
-    """Predict the loss along the last step, and correct by the batch where its loss is known."""
+    """Predict the loss along the step made, and correct by the batch where its loss is known."""
     weight = jnp.maximum(_VALUE_NOISE_WEIGHT, 1 / (state.count + 1))
     weight = jnp.where(observation.measured, weight, 0.0)
     noise = state.value_noise + weight * (seen.value_variance - state.value_noise)
-    predicted = predict_value(
-        ValueBelief(prior.value, prior.value_variance),
-        prior.slope + 0.5 * seen.curvature,
-        prior.slope_variance + 0.25 * seen.curvature_variance,
+    # The curvature is the batch's own in `meka`; elsewhere both are the same. As published, slope
+    # and curvature are independent here.
+    prior = predict_value(
+        ValueBelief(predicted.value, predicted.value_variance),
+        predicted.slope + 0.5 * seen.curvature,
+        predicted.slope_variance + 0.25 * seen.curvature_variance,
     )
-    corrected, _ = correct_value(predicted, seen.value, noise)
-    value = optax.tree.where(observation.has_value, corrected, predicted)
+    corrected, _ = correct_value(prior, seen.value, noise)
+    value = optax.tree.where(observation.has_value, corrected, prior)
     return optax.tree.where(state.count > 0, value, ValueBelief(seen.value, noise)), noise
 
 
@@ -289,20 +297,21 @@ def step_limit(
     limit = jnp.where(length > 0, length, 1.0)
     if max_step_size is not None:
         limit = jnp.minimum(limit, max_step_size * direction_norm)
+    # No entry of float16 comes nearer to the end of its range than a hundredth.
     for p, u in zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True):
         largest = float(jnp.finfo(jnp.result_type(p)).max)
         if largest < _WIDE and jnp.size(p):
             room = 0.99 * largest - jnp.abs(widen(p))
             speed = jnp.abs(widen(u))
-            steps = jnp.min(jnp.where(speed > 0, room / jnp.where(speed > 0, speed, 1), jnp.inf))
-            limit = jnp.minimum(limit, jnp.maximum(steps, 0) * direction_norm)
+            sizes = jnp.where(speed > 0, room / jnp.where(speed > 0, speed, 1), jnp.inf)
+            limit = jnp.minimum(limit, jnp.maximum(jnp.min(sizes), 0) * direction_norm)
     return limit
 
 
 def move(
-    new: StepState, updates: PyTree, params: PyTree, previous: PyTree
+    new: StepState, updates: PyTree, params: PyTree, last_good: PyTree
 ) -> tuple[PyTree, ExpectedImprovementState]:
-    """Go along d = −updates, stay where a batch was bad, or return to where the last was not."""
+    """Step along d = −updates; after a bad batch stay, after many return to the last good point."""
     good = new.num_bad == 0
     back = new.info.outcome == Outcome.REJECTED
 
@@ -310,7 +319,7 @@ def move(
         home = jnp.where(back, widen(before) - widen(p), 0.0)
         return jnp.where(good, -new.info.step_size * widen(update), home)
 
-    final = cast_like(jax.tree.map(leaf, updates, params, previous), params)
-    # A branch writes only the copy; a choice for each entry is a kernel more for every leaf.
-    kept = branch(good, lambda: params, lambda: previous)
+    final = cast_like(jax.tree.map(leaf, updates, params, last_good), params)
+    # `lax.cond` copies what it returns; `jnp.where` is one more kernel to compile for every leaf.
+    kept = branch(good, lambda: params, lambda: last_good)
     return final, ExpectedImprovementState(kept, new)

@@ -35,10 +35,10 @@ from ._kalman_filter import (
 )
 from ._mask import masked
 from ._observation import (
-    CONSISTENT,
+    MAX_MISMATCH,
     Observation,
-    bend,
     coarsest,
+    fill_missing_curvature,
     slope_mismatch,
 )
 from ._state import StepState, init_step
@@ -152,7 +152,7 @@ def meka(
         mean = filtered.belief.mean
         limit = step_limit(params, mean, observation, max_step_size)
         step = choose(state.step, observation, limit, coarsest(params))
-        require_consistency("meka", step.gradient_mismatch, CONSISTENT)
+        require_consistency("meka", step.gradient_mismatch, MAX_MISMATCH)
         updates, _ = move(step, mean, params, state.filter.params)
         return updates, MekaState(select_filter(step.num_bad == 0, filtered, state.filter), step)
 
@@ -173,7 +173,7 @@ def _observe(
     """The line behind, out of what the filter measured, and the line ahead along its mean."""
     displacement = displacement_from(before.params, params, before.count == 0)
     distance = norm(displacement)
-    last = LineBelief(
+    behind = LineBelief(
         value=stats.value,
         value_variance=stats.value_variance,
         slope=stats.slope,
@@ -190,11 +190,11 @@ def _observe(
     given = dot(gradient, direction)
     mismatch = slope_mismatch(given, seen.slope, gradient, params)
     # A gradient of something else is no help to a filter that knows how the loss bends.
-    slope = jnp.where(mismatch > CONSISTENT, seen.slope, dot(mean, direction))
+    slope = jnp.where(mismatch > MAX_MISMATCH, seen.slope, dot(mean, direction))
     gain = _gain_along(direction, filtered, decay)
-    ahead = bend(seen._replace(slope=slope))
+    ahead = fill_missing_curvature(seen._replace(slope=slope))
     return Observation(
-        last=bend(last),
+        behind=fill_missing_curvature(behind),
         ahead=ahead._replace(
             slope_variance=gain * ahead.slope_variance, covariance=gain * ahead.covariance
         ),

@@ -24,10 +24,10 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `loss_mean`        | u, filtered loss of the objective                                   |
     | `loss_std`         | √s, its standard deviation                                          |
     | `predicted_change` | mean change of the loss that the last step promises                 |
-    | `realized_change`  | change of the filtered loss over the step before                    |
+    | `realized_change`  | change of the filtered loss over the step before, as seen by now    |
     | `num_adaptations`  | steps that the trust region has learned from, less those of others  |
-    | `num_rejected`     | batches left out because something was not finite                   |
-    | `outcome`          | what became of the last step, an `Outcome`                          |
+    | `num_rejected`     | batches, skipped or taken back, at which something was not finite   |
+    | `outcome`          | what became of the step before, an `Outcome`                        |
     | `gradient_mismatch`| relative deviation of the gradient's slope from that of `value_fn`  |
     | `differentiation`  | 1 forward mode, 2 reverse over reverse, 3 differences; 0 before any |
     | `gain`             | K, averaged over the parameters: weight of the newest gradient      |

@@ -21,7 +21,7 @@ from ..curvature._tree import (
 )
 from ._state import ExpectedImprovementState
 
-CONSISTENT = 0.1  # mismatch of slopes that rounding and reduced precision may leave
+MAX_MISMATCH = 0.1  # of slopes: what rounding and reduced precision may leave
 _SURPRISE = 3.0  # standard deviations of a slope that its noise does not explain
 _EVERY_STEP_UNTIL = 20  # steps learned from, at each of which the curvature is measured
 
@@ -30,7 +30,8 @@ class Observation(NamedTuple):
     """What a batch shows; lines are per unit of length.
 
     Attributes:
-      last: the line of the last step: its slope at this batch, and the curvature believed there.
+      behind: the line of the step made: its slope at this batch; its curvature as believed before
+        the step, or, in `meka`, as this batch has it.
       ahead: the line of the direction, measured or remembered.
       distance: length of the displacement made since the last finite batch.
       direction_norm: ‖d‖.
@@ -42,7 +43,7 @@ class Observation(NamedTuple):
       differentiation: index of the mode of differentiation.
     """
 
-    last: LineBelief
+    behind: LineBelief
     ahead: LineBelief
     distance: jax.Array
     direction_norm: jax.Array
@@ -69,48 +70,57 @@ def observe_step(
     """Look back along the displacement and ahead along d = −updates.
 
     Slopes are products with the gradient. The rest is measured by a pass of its own where that is
-    due, and remembered in between: at the first 20 steps, then at every `curvature_interval`-th,
-    and wherever the last step shows that something is off.
+    due, and remembered in between: at every step until the trust region has learned from 20, then
+    at every `curvature_interval`-th, and wherever the step made shows that something is off.
     """
-    step = state.step
-    direction_norm = norm_near(updates, step.direction_norm)
+    old = state.step
+    direction_norm = norm_near(updates, old.direction_norm)
     displacement = optax.tree.sub(widen(params), widen(state.params))
-    distance = jnp.where(step.count > 0, norm_near(displacement, step.distance), 0.0)
-    behind = jnp.where(distance > 0, over(dot(grad, displacement), distance), 0.0)
-    ahead = -over(dot(grad, updates), direction_norm)
+    distance = jnp.where(old.count > 0, norm_near(displacement, old.distance), 0.0)
+    slope_behind = jnp.where(distance > 0, divide(dot(grad, displacement), distance), 0.0)
+    slope_ahead = -divide(dot(grad, updates), direction_norm)
 
-    due = (step.trust.count < _EVERY_STEP_UNTIL) | (
-        jax.lax.rem(step.count, jnp.asarray(curvature_interval, step.count.dtype)) == 0
+    due = (old.trust.count < _EVERY_STEP_UNTIL) | (
+        jax.lax.rem(old.count, jnp.asarray(curvature_interval, old.count.dtype)) == 0
     )
     # A climb steeper than the descent that the step was chosen by, and than noise explains: what is
     # remembered of the curvature is wrong.
-    noise = _SURPRISE * safe_sqrt(step.belief.slope_variance)
-    due |= behind > jnp.abs(step.belief.slope) + noise
-    due |= (step.gradient_mismatch > CONSISTENT) | (step.distance == 0) | (step.num_bad > 0)
+    noise = _SURPRISE * safe_sqrt(old.belief.slope_variance)
+    due |= slope_behind > jnp.abs(old.belief.slope) + noise
+    due |= (old.gradient_mismatch > MAX_MISMATCH) | (old.distance == 0) | (old.num_bad > 0)
 
     def measure() -> tuple[LineBelief, jax.Array, jax.Array, jax.Array]:
-        direction = unit(updates, -direction_norm)
-        seen, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
-        mismatch = slope_mismatch(ahead, seen.slope, grad, params)
+        direction = unit(optax.tree.scale(-1, widen(updates)), direction_norm)
+        line, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
+        mismatch = slope_mismatch(slope_ahead, line.slope, grad, params)
         params_norm = safe_sqrt(dot(params, params))
-        return cast_like((bend(seen), mismatch, params_norm, jnp.int32(mode)), remembered)
+        line = fill_missing_curvature(line)
+        return cast_like((line, mismatch, params_norm, jnp.int32(mode)), remembered)
 
-    remembered = (step.belief, step.gradient_mismatch, step.params_norm, step.info.differentiation)
-    seen, mismatch, params_norm, mode = branch(due, measure, lambda: remembered)
-    known = seen.value if value is None else jnp.where(due, seen.value, jnp.mean(value))
-    correction = slope_correction(mismatch, ahead, seen.slope)
+    # Between measurements the new direction is taken to have the curvature and the variances of the
+    # one that was measured last; only its slope is new.
+    remembered = (old.belief, old.gradient_mismatch, old.params_norm, old.info.differentiation)
+    measured, mismatch, params_norm, mode = branch(due, measure, lambda: remembered)
+    value_seen = (
+        measured.value if value is None else jnp.where(due, measured.value, jnp.mean(value))
+    )
+    # 1 unless the line was measured: after a mismatch it is, at every step.
+    correction = slope_correction(mismatch, slope_ahead, measured.slope)
     return Observation(
-        last=step.belief._replace(
-            value=known, value_variance=seen.value_variance, slope=behind * correction
+        # Where nothing was measured, `has_value` and `measured` keep value and noise unused.
+        behind=old.belief._replace(
+            value=value_seen,
+            value_variance=measured.value_variance,
+            slope=slope_behind * correction,
         ),
-        ahead=seen._replace(slope=ahead * correction),
+        ahead=measured._replace(slope=slope_ahead * correction),
         distance=distance,
         direction_norm=direction_norm,
         params_norm=params_norm,
         has_value=due | (value is not None),
         measured=due,
         mismatch=mismatch,
-        finite=finite_scalars((ahead, behind, known)),
+        finite=finite_scalars((slope_ahead, slope_behind, value_seen)),
         differentiation=mode,
     )
 
@@ -124,36 +134,36 @@ def slope_mismatch(
     """
     rounding = coarsest(params) ** 0.5 * safe_sqrt(dot(grad, grad))
     largest = jnp.maximum(jnp.abs(measured), jnp.abs(given)) + rounding
-    return over(jnp.abs(measured - given), largest)
+    return divide(jnp.abs(measured - given), largest)
 
 
 def slope_correction(mismatch: jax.Array, given: jax.Array, measured: jax.Array) -> jax.Array:
     """Factor that makes of a slope of the given gradient, such as of a sum, one of `value_fn`."""
     ratio = jnp.clip(measured / jnp.where(given == 0, 1.0, given), 0.0, 100.0)
-    return jnp.where(mismatch > CONSISTENT, ratio, 1.0)
+    return jnp.where(mismatch > MAX_MISMATCH, ratio, 1.0)
 
 
-def bend(seen: LineBelief) -> LineBelief:
+def fill_missing_curvature(line: LineBelief) -> LineBelief:
     """Replace a second derivative that does not exist by that of a parabola.
 
     h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
     """
-    exists = finite_scalars((seen.curvature, seen.curvature_variance, seen.covariance))
-    parabola = jnp.square(seen.slope) / (2 * jnp.abs(jnp.where(seen.value == 0, 1.0, seen.value)))
+    exists = finite_scalars((line.curvature, line.curvature_variance, line.covariance))
+    parabola = jnp.square(line.slope) / (2 * jnp.abs(jnp.where(line.value == 0, 1.0, line.value)))
 
     def finite_or_zero(variance: jax.Array) -> jax.Array:
         return jnp.where(jnp.isfinite(variance), variance, 0.0)
 
-    return seen._replace(
-        value_variance=finite_or_zero(seen.value_variance),
-        slope_variance=finite_or_zero(seen.slope_variance),
-        curvature=jnp.where(exists, seen.curvature, parabola),
-        curvature_variance=jnp.where(exists, seen.curvature_variance, 0.0),
-        covariance=jnp.where(exists, seen.covariance, 0.0),
+    return line._replace(
+        value_variance=finite_or_zero(line.value_variance),
+        slope_variance=finite_or_zero(line.slope_variance),
+        curvature=jnp.where(exists, line.curvature, parabola),
+        curvature_variance=jnp.where(exists, line.curvature_variance, 0.0),
+        covariance=jnp.where(exists, line.covariance, 0.0),
     )
 
 
-def over(numerator: jax.Array, length: jax.Array) -> jax.Array:
+def divide(numerator: jax.Array, length: jax.Array) -> jax.Array:
     """Divide by a length; 0 by 0 is 0."""
     return numerator / jnp.where(length > 0, length, 1.0)
 

@@ -12,7 +12,7 @@ from ._trust_region import TrustRegion
 
 
 class StepInfo(NamedTuple):
-    """What is worth knowing of a step and feeds back into nothing; see `metrics`."""
+    """What `metrics` shows; no decision of a later step depends on it."""
 
     step_size: jax.Array
     realized_change: jax.Array
@@ -27,15 +27,15 @@ class StepState(NamedTuple):
 
     Attributes:
       count: batches that were finite, int32.
-      belief: about the line of the last step; its value is the filtered loss N(u, s).
+      belief: about the line of the step chosen last; its value is the filtered loss.
       value_noise: moving average of r, the variance of a batch's mean loss.
-      direction_norm: ‖d‖ of the last direction.
+      direction_norm: ‖d‖ of its direction.
       params_norm: ‖θ‖ when the curvature was last measured.
-      distance: α, the length of the last step.
+      distance: α, the length of the step chosen last; 0 after one was taken back.
       trust: state of the trust region.
       gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
       num_bad: batches in a row that were not finite, int32.
-      info: what feeds back into nothing.
+      info: what `metrics` shows besides.
     """
 
     count: jax.Array

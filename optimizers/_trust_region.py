@@ -77,7 +77,7 @@ class NewtonState(NamedTuple):
     """State of `newton_trust_region`, which learns nothing.
 
     Attributes:
-      count: 0, int32.
+      count: always 0, int32: the curvature is measured at every step.
       radius: where the last interval ended.
       curvature_magnitude: moving average of |h|.
       steps: values in it, int32.
@@ -159,10 +159,10 @@ def adaptive_trust_region(
 
         log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 2/(k + 10),   ρ = 0.1
 
-    s = g·δ and h = δ·Bδ are what the batch after a step δ finds along it, k counts such steps and
-    ⟨·⟩ averages them with the weight 100/(k + 100). A step up to the minimum of its line leaves
-    s = 0; the aim is a little beyond it. As the averages cover a part of all steps, the fraction
-    stays informative where one batch sees mostly noise, and τ falls like a power of k.
+    s = g·δ is what the batch after a step δ finds along it, h = δ·Bδ its curvature, k counts such
+    steps and ⟨·⟩ averages them with the weight 100/(k + 100). A step up to the minimum of its line
+    leaves s = 0; the aim is a little beyond it. As the averages cover a part of all steps, the
+    fraction stays informative where one batch sees mostly noise, and τ falls like a power of k.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
@@ -217,9 +217,10 @@ def adaptive_trust_region(
         error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
         error = jnp.where(unresolved, -1.0, error)
 
-        # What others do takes back a step, so that those that are ours by chance come to nothing.
+        # A step of somebody else lowers the count, to cancel those that had our length by chance.
         others = outcome == Outcome.EXTERNAL
-        count = jnp.maximum(state.count + taken.astype(jnp.int32) - others, unresolved)
+        # At least 1 where rounding swallowed the step, so that τ is not set anew.
+        count = jnp.maximum(state.count + jnp.where(taken, 1, 0) - others, unresolved)
         adapted = state.log_radius - adaptation_gain(count) * error
         log_radius = jnp.where(taken | unresolved, adapted, state.log_radius)
 

@@ -21,16 +21,7 @@ Z = np.concatenate([np.linspace(-30, 30, 41), [-2.000001, -2.0, -1.999999, -1e3,
 
 def line(slope, h=0.0, p=0.0, q=0.0, s=0.0, c=0.0, dtype=jnp.float64):
     """A belief of slope, curvature, their variances, that of the value, and the covariance."""
-    values = dict(
-        value=0.0,
-        value_variance=s,
-        slope=slope,
-        slope_variance=p,
-        curvature=h,
-        curvature_variance=q,
-        covariance=c,
-    )
-    return LineBelief(**{name: jnp.asarray(x, dtype) for name, x in values.items()})
+    return LineBelief(*(jnp.asarray(x, dtype) for x in (0.0, s, slope, p, h, q, c)))
 
 
 def unit_line(z):

@@ -81,7 +81,7 @@ def test_a_gradient_that_is_not_conjugated_is_seen():
     assert np.mean(known["gradient_mismatch"] > 0.1) > 0.5
     value_fn = lambda p: losses(p, jax.tree.map(lambda x: x[0], batches))  # noqa: E731
     grads = jax.grad(lambda p: value_fn(p).mean())(z)
-    with pytest.raises(ValueError, match="conjugate of what jax.grad returns"):
+    with pytest.raises(ValueError, match=r"conjugate of what jax\.grad returns"):
         adameka().update(grads, adameka().init(z), z, value_fn=value_fn)
 
 

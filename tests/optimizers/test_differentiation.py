@@ -1,5 +1,7 @@
 """Losses that cannot be differentiated twice train as they are; a choice that fails says so."""
 
+import itertools
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -73,14 +75,15 @@ def solve(params, y):
         diffrax.Tsit5(),
         0.0,
         1.0,
-        0.25,
+        0.5,
         y,
         params,
-        saveat=diffrax.SaveAt(ts=jnp.linspace(0, 1, 4)),
+        saveat=diffrax.SaveAt(ts=jnp.array([0.5, 1.0])),
+        max_steps=4,
     ).ys
 
 
-Y = jax.random.normal(jax.random.key(1), (8, 2))
+Y = jax.random.normal(jax.random.key(1), (4, 2))
 TRUE = jax.vmap(lambda y: solve(jnp.array([[0.0, 1.0], [-1.0, 0.0]]), y))(Y)
 PROBLEMS = {name: (losses_of(sine), 0.7 * jnp.ones(5)) for name, sine in SINES.items()} | {
     "diffrax": (
@@ -100,8 +103,10 @@ def step_of(tx, value_fn):
     return step
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("make", ["adameka", "meka"])
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [*itertools.product(["adameka", "meka"], SINES), ("adameka", "diffrax")],
+)
 def test_trains_by_default(make, problem):
     value_fn, params = PROBLEMS[problem]
     tx = MAKERS[make]()
@@ -120,12 +125,18 @@ def test_forward_mode_is_taken_where_it_works():
         assert MODES[int(metrics(state)["differentiation"])] == "forward"
 
 
-CANNOT = [("custom_vjp", "forward"), ("diffrax", "forward"), ("diffrax", "reverse")]
+CANNOT = [("custom_vjp", "forward")]
 CANNOT += [(name, mode) for name in ("pure_callback", "io_callback") for mode in MODES[1:3]]
 
 
-@pytest.mark.parametrize(("problem", "mode"), CANNOT)
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    ("make", "problem", "mode"),
+    [
+        *((make, *case) for make in MAKERS for case in CANNOT),
+        ("adameka", "diffrax", "forward"),
+        ("adameka", "diffrax", "reverse"),
+    ],
+)
 def test_a_choice_that_cannot_work_gets_one_message(make, problem, mode):
     value_fn, params = PROBLEMS[problem]
     tx = MAKERS[make](differentiation=mode)
@@ -135,7 +146,7 @@ def test_a_choice_that_cannot_work_gets_one_message(make, problem, mode):
     assert f"differentiation='{mode}'" in str(caught.value)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", SINES)
 def test_an_explicit_choice_that_works_trains(problem):
     value_fn, params = PROBLEMS[problem]
     tx = adameka(differentiation="differences")
@@ -156,7 +167,7 @@ def test_the_optimizer_takes_the_same_steps_in_float32(mode):
             updates, state = tx.update(grads, state, p, value_fn=value_fn)
             return (optax.apply_updates(p, updates), state), value_fn(p).mean()
 
-        start = (0.3 * jnp.ones(5), tx.init(jnp.ones(5)))
+        start = (0.7 * jnp.ones(5), tx.init(jnp.ones(5)))
         return np.asarray(jax.jit(lambda c: jax.lax.scan(step, c, length=20))(start)[1])
 
     truth = values(jnp.sin, meka())

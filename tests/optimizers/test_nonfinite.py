@@ -1,5 +1,7 @@
 """NaN in the loss, the gradient and the curvature, also inside `optax.apply_if_finite`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -203,7 +205,7 @@ def test_five_bad_batches_in_a_row_take_the_step_back(make):
     np.testing.assert_allclose(path[22:30], path[16:17].repeat(8, 0), rtol=1e-6)
     assert outcomes[29] == Outcome.NONE
     # The interval is halved, fading from the next good batch on; the radius itself stays.
-    assert known[29]["radius"] == known[16]["radius"]
+    assert known[29]["radius"] == pytest.approx(known[16]["radius"], rel=1e-5)
     assert 0 < known[29]["step_size"] <= 2**-0.8 * known[16]["radius"] * (1 + 1e-3)
     assert np.sum(path[-1] ** 2) < 0.5 * np.sum(path[22] ** 2)
 
@@ -232,13 +234,16 @@ def test_rows_of_nan_cost_no_more_than_their_batches(fraction):
         return optax.tree.where(on, moved, carry), None
 
     @jax.jit
-    def train(y_seen, steps):
-        inputs = (jax.random.split(jax.random.key(1), 600), jnp.arange(600) < steps)
+    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    def train(y_seen, steps, seed):
+        keys = jax.random.split(jax.random.key(seed), 600)
+        inputs = (keys, jnp.arange(600) < steps)
         (params, state, _), _ = jax.lax.scan(step, (start, tx.init(start), y_seen), inputs)
         return losses(params, jnp.arange(2000), y).mean(), metrics(state)["num_rejected"]
 
-    with_faults, rejected = train(spoilt, 600)
-    assert rejected / 600 == pytest.approx(fraction, abs=0.1)
-    clean, none = train(y, 600 - rejected)
-    assert none == 0
-    assert with_faults <= 1.3 * clean
+    seeds = jnp.arange(4)
+    with_faults, rejected = train(spoilt, jnp.full(4, 600), seeds)
+    np.testing.assert_allclose(rejected / 600, fraction, atol=0.1)
+    clean, none = train(y, 600 - rejected, seeds)
+    assert np.all(none == 0)
+    assert np.exp(np.mean(np.log(with_faults / clean))) <= 1.3

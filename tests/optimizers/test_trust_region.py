@@ -64,7 +64,7 @@ def test_arguments_of_the_adaptive_region_do_what_they_say():
     found, _ = lengths(region, 300)
     assert found[0] == pytest.approx(0.5, rel=1e-3)
     assert found[-1] == pytest.approx(1 / 0.7, rel=2e-2)
-    found, state = lengths(adaptive_trust_region(max_newton_ratio=0.7), 300)
+    found, _ = lengths(adaptive_trust_region(max_newton_ratio=0.7), 300)
     assert found[-1] == pytest.approx(0.7, rel=1e-5)
     found, _ = lengths(adaptive_trust_region(adaptation_gain=lambda count: 0.0), 30)
     np.testing.assert_allclose(found, 0.3, rtol=1e-5)

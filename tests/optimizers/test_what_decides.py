@@ -1,4 +1,4 @@
-"""Which decision each part of the belief and of the rule makes: what changes where it is taken away.
+"""Which decision each part of the belief and of the rule makes: what changes without it.
 
 All variants choose their step from the same state, that of the rule as it is, at every step of a
 small noisy training; a decision changes where the step differs by more than a hundredth.
