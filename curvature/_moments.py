@@ -60,7 +60,7 @@ def moments(samples: PyTree) -> Moments:
             rest = x.centered()
             square = rest.sum_of_squares() - jnp.square(rest.sum()) / count
             return jnp.maximum(square, 0)
-        return jnp.sum(jnp.square(x - jnp.mean(x, axis=0)), axis=0)
+        return jnp.sum(jnp.square(x - jnp.mean(x, axis=0, keepdims=True)), axis=0)
 
     return Moments(
         count,

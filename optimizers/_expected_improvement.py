@@ -48,7 +48,7 @@ CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
 _VALUE_NOISE_WEIGHT = 0.01
 _SLOPE_RATIO_WEIGHT = 0.05
 _TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
-_PATIENCE = 5  # batches in a row that are not finite, of which the last blames the step
+_MOST_PATIENCE = 1000
 _WIDE = 1e30  # parameters of dtypes that end before, float16, may overflow themselves
 
 
@@ -74,8 +74,9 @@ def scale_by_expected_improvement(
     `newton_trust_region`), at every tenth from then on, and where the slope after a step
     contradicts what is remembered. In between, a new direction is taken to bend as the last did.
 
-    A batch at which the loss or the gradient is not finite is skipped; after five in a row the step
-    is blamed, and the parameters return to the last good point. A second derivative that does not
+    A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
+    is blamed, and the parameters return to the last good point; where they are bad there too, the
+    rule waits longer the next time. A second derivative that does not
     exist is replaced by that of the parabola which falls to a loss of 0. Where the given gradient
     is not that of `value_fn`, slopes are scaled to those of `value_fn`, and `metrics` shows the
     mismatch.
@@ -200,6 +201,7 @@ def step_chooser(
             trust=trust,
             gradient_mismatch=observation.mismatch,
             num_bad=jnp.zeros_like(state.num_bad),
+            patience=state.patience,
             info=StepInfo(
                 step_size=divide(distance, observation.direction_norm),
                 realized_change=jnp.where(state.count > 0, value.mean - state.belief.value, 0.0),
@@ -268,12 +270,16 @@ def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
     """What is left of a batch at which something was not finite."""
     num_bad = state.num_bad + 1
     # Only a step that was made can be at fault, and only if batch after batch is bad there.
-    back = (num_bad >= _PATIENCE) & (state.distance > 0)
+    back = (num_bad >= state.patience) & (state.distance > 0)
+    # A batch that is bad where all was well before acquits the step: bad batches are common here.
+    acquitted = (state.num_bad == state.patience) & (state.distance == 0) & (state.count > 0)
+    patience = jnp.where(acquitted, 2 * state.patience, state.patience)
     rejected = trust_region.reject(state.trust)
     return state._replace(
         distance=jnp.where(back, 0.0, state.distance),
         trust=cast_like(optax.tree.where(back, rejected, state.trust), state.trust),
         num_bad=num_bad,
+        patience=jnp.minimum(patience, _MOST_PATIENCE),
         info=state.info._replace(
             step_size=jnp.zeros_like(state.info.step_size),
             outcome=jnp.where(back, Outcome.REJECTED, Outcome.SKIPPED).astype(jnp.int32),

@@ -10,6 +10,8 @@ from ..curvature._tree import PyTree, real_dtype
 from ..curvature._validation import check_params
 from ._trust_region import TrustRegion
 
+PATIENCE = 10  # batches in a row that are not finite, of which the last blames the step
+
 
 class StepInfo(NamedTuple):
     """What `metrics` shows; no decision of a later step depends on it."""
@@ -35,6 +37,7 @@ class StepState(NamedTuple):
       trust: state of the trust region.
       gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
       num_bad: batches in a row that were not finite, int32.
+      patience: so many of them blame the step, int32.
       info: what `metrics` shows besides.
     """
 
@@ -47,6 +50,7 @@ class StepState(NamedTuple):
     trust: Any
     gradient_mismatch: jax.Array
     num_bad: jax.Array
+    patience: jax.Array
     info: StepInfo
 
     def metrics(self) -> dict[str, jax.Array]:
@@ -112,5 +116,6 @@ def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
         trust=trust_region.init(dtype),
         gradient_mismatch=zero(),
         num_bad=integer(),
+        patience=integer() + PATIENCE,
         info=StepInfo(zero(), zero(), zero() + 1, integer(), integer(), integer()),
     )

@@ -192,22 +192,22 @@ def test_training_goes_on_as_on_the_good_batches_alone(make):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_five_bad_batches_in_a_row_take_the_step_back(make):
+def test_ten_bad_batches_in_a_row_take_the_step_back(make):
     """Once: what is bad from the start, or after that, blames nobody."""
     path, known = train(MAKERS[make](), [jnp.nan] * 7 + [1.0] * 10 + [jnp.nan] * 12 + [1.0] * 40)
     outcomes = [Outcome(int(k["outcome"])) for k in known]
     assert outcomes[:7] == [Outcome.SKIPPED] * 7
     np.testing.assert_array_equal(path[:8], path[:1].repeat(8, 0))
     # 17 batches have been seen; the last step led from path[16] to path[17].
-    expected = [Outcome.SKIPPED] * 4 + [Outcome.REJECTED] + [Outcome.SKIPPED] * 7
+    expected = [Outcome.SKIPPED] * 9 + [Outcome.REJECTED] + [Outcome.SKIPPED] * 2
     assert outcomes[17:29] == expected
-    np.testing.assert_array_equal(path[17:22], path[17:18].repeat(5, 0))
-    np.testing.assert_allclose(path[22:30], path[16:17].repeat(8, 0), rtol=1e-6)
+    np.testing.assert_array_equal(path[17:27], path[17:18].repeat(10, 0))
+    np.testing.assert_allclose(path[27:30], path[16:17].repeat(3, 0), rtol=1e-6)
     assert outcomes[29] == Outcome.NONE
     # The interval is halved, fading from the next good batch on; the radius itself stays.
     assert known[29]["radius"] == pytest.approx(known[16]["radius"], rel=1e-5)
     assert 0 < known[29]["step_size"] <= 2**-0.8 * known[16]["radius"] * (1 + 1e-3)
-    assert np.sum(path[-1] ** 2) < 0.5 * np.sum(path[22] ** 2)
+    assert np.sum(path[-1] ** 2) < 0.5 * np.sum(path[27] ** 2)
 
 
 @pytest.mark.parametrize("fraction", [1 / 4, 2 / 3])

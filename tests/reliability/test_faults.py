@@ -65,7 +65,7 @@ def check_soundness(trace, case, structure):
         assert bool(no) == (outcome in (Outcome.SKIPPED, Outcome.REJECTED))
         in_a_row = in_a_row + 1 if no else 0
         if outcome == Outcome.REJECTED:
-            assert in_a_row >= 5, "a step was taken back for too few bad batches"
+            assert in_a_row >= 10, "a step was taken back for too few bad batches"
             size = np.maximum(np.abs(good), np.abs(trace.params[step]))
             tolerance = 4 * ROUNDING[structure.tree] * size + 1e-7 * (structure.tree in NARROW)
             error = np.abs(trace.params[step + 1] - good)
