@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from ._mapped_axis import AxisName, as_local, mean_over_axis
-from ._tree import PyTree, norm, widen
+from ._tree import PyTree, coarsest, norm, widen
 from ._validation import ValueFn, per_example_losses
 
 Differentiation = Literal["auto", "forward", "reverse", "differences"]
@@ -127,10 +127,9 @@ def _central_difference(function, point, tangent):
 
 def difference_step(point: PyTree, tangent: PyTree, power: float) -> jax.Array:
     """ε = eps^power · max(‖x‖, 1)/‖v‖ for differences between x ± εv."""
-    limits = jnp.finfo(jnp.result_type(*jax.tree.leaves(point)))
     length = norm(tangent)
     scale = jnp.maximum(norm(point), 1.0)
-    return float(limits.eps) ** power * scale / jnp.where(length > 0, length, 1)
+    return coarsest(point) ** power * scale / jnp.where(length > 0, length, 1)
 
 
 def shifted(point: PyTree, tangent: PyTree, step: jax.Array) -> PyTree:

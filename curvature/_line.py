@@ -121,13 +121,13 @@ def observe_with_mode(
 ) -> tuple[LineBelief, int]:
     """`observe`, and the index in `DIFFERENTIATIONS` of what was found to work."""
     tangent = optax.tree.cast_like(direction, params)
-    params, tangent = as_local((params, tangent), axis_name)
     check_differentiation(differentiation)
     # As `resolve` would decide, without tracing the losses once more where forward mode works.
     mode = "forward" if differentiation == "auto" else differentiation
     if mode != "differences":
         try:
-            samples = directional_derivatives(value_fn, params, tangent, 2, mode)
+            point, along = as_local((params, tangent), axis_name)
+            samples = directional_derivatives(value_fn, point, along, 2, mode)
             belief = _summarize(jnp.stack(samples, axis=-1), axis_name)
             return belief, DIFFERENTIATIONS.index(mode)
         except NoDerivativeError:

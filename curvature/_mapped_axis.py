@@ -28,7 +28,9 @@ def as_local(tree: PyTree, axis_name: AxisName | None) -> PyTree:
 
 
 def _varies_over(leaf: jax.Array) -> frozenset:
-    return getattr(jax.typeof(leaf), "vma", frozenset())
+    kind = jax.typeof(leaf)
+    varying = getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
+    return frozenset(getattr(kind, "vma", varying))
 
 
 def axis_size(axis_name: AxisName | None) -> int:

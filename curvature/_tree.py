@@ -106,6 +106,11 @@ def finite_scalars(tree: PyTree) -> jax.Array:
     return functools.reduce(jnp.add, [x - x for x in jax.tree.leaves(tree)]) == 0
 
 
+def coarsest(tree: PyTree) -> float:
+    """The largest relative rounding error of the dtypes of a tree."""
+    return max(float(jnp.finfo(jnp.result_type(leaf)).eps) for leaf in jax.tree.leaves(tree))
+
+
 def broadcast(prefix: PyTree, tree: PyTree) -> PyTree:
     """Repeat the leaves of `prefix` until it has the structure of `tree`."""
     # What jax.tree.broadcast does, which the oldest supported jax does not have.

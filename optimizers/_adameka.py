@@ -110,7 +110,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
         del params
         direction, new = cast(tuple[Any, Any], adam.update(widen(updates), state))
         # For each entry, so that averages are written where they are, as fast as Adam's own.
-        finite = jax.tree.map(jnp.isfinite, updates)
+        finite = jax.tree.map(jnp.isfinite, new.nu)
         return direction, optax.ScaleByAdamState(
             count=jnp.where(all_finite(updates), new.count, state.count),
             mu=jax.tree.map(jnp.where, finite, new.mu, state.mu),

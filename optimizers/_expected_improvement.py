@@ -1,8 +1,7 @@
 """The step rule: observe, filter, believe, learn, decide, step.
 
 Along the unit vector v of a direction d the loss is a `LineBelief`; what is chosen is a distance α
-along v, so that no power of a tiny or huge direction leaves the range of its dtype. The step size
-that `metrics` shows is α/‖d‖, in units of the direction as given.
+along v. The step size that `metrics` shows is α/‖d‖, in units of the direction as given.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from ..curvature import (
     predict_value,
 )
 from ..curvature._derivatives import check_differentiation, mean_gradient
-from ..curvature._tree import PyTree, finite_scalars, widen, zeros_like
+from ..curvature._tree import PyTree, coarsest, finite_scalars, widen, zeros_like
 from ._acquisition import Acquisition, AcquisitionName, resolve_acquisition
 from ._arguments import (
     check_cap,
@@ -37,7 +36,6 @@ from ._observation import (
     Observation,
     branch,
     cast_like,
-    coarsest,
     divide,
     observe_step,
 )
@@ -76,10 +74,12 @@ def scale_by_expected_improvement(
 
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
     is blamed, and the parameters return to the last good point; where they are bad there too, the
-    rule waits longer the next time. A second derivative that does not
-    exist is replaced by that of the parabola which falls to a loss of 0. Where the given gradient
-    is not that of `value_fn`, slopes are scaled to those of `value_fn`, and `metrics` shows the
-    mismatch.
+    rule waits longer the next time. What stands before the rule in a chain must not keep a NaN, as
+    the averages of `optax.scale_by_adam` do; those of `adameka` do not.
+
+    A second derivative that does not exist is replaced by that of the parabola which falls to a
+    loss of 0. Where the given gradient is not that of `value_fn`, slopes are scaled to those of
+    `value_fn`, and `metrics` shows the mismatch.
 
     Args:
       acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published
@@ -143,12 +143,14 @@ def scale_by_expected_improvement(
         value_fn = require_value_fn(name, params, value_fn)
         require_gradient(name, updates, params, complex_too=True)
         grad = mean_gradient(value_fn, params, axis_name) if grad is None else grad
+        grad = of_group(grad, updates)
+        require_gradient(name, grad, params, complex_too=True)
         # Observe; filter, believe, learn, decide; step.
         observation = observe_step(
             value_fn,
             params,
             updates,
-            of_group(grad, updates),
+            grad,
             value,
             state,
             curvature_interval=curvature_interval,
@@ -225,9 +227,10 @@ def step_chooser(
 def classify(state: StepState, observation: Observation, rounding: float) -> jax.Array:
     """Say what became of the step chosen last, by its length; see `Outcome`."""
     distance = observation.distance
-    chosen = jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance
+    resolution = rounding * state.params_norm
+    chosen = jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance + resolution
     truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
-    swallowed = (state.distance > 0) & (state.distance <= rounding * state.params_norm)
+    swallowed = (state.distance > 0) & (state.distance <= resolution)
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
@@ -310,8 +313,14 @@ def step_limit(
             room = 0.99 * largest - jnp.abs(widen(p))
             speed = jnp.abs(widen(u))
             sizes = jnp.where(speed > 0, room / jnp.where(speed > 0, speed, 1), jnp.inf)
-            limit = jnp.minimum(limit, jnp.maximum(jnp.min(sizes), 0) * direction_norm)
+            longest = jnp.maximum(jnp.min(sizes), 0) * direction_norm
+            limit = jnp.minimum(limit, jnp.where(direction_norm > 0, longest, limit))
     return limit
+
+
+def copy(tree: PyTree) -> PyTree:
+    """Arrays of their own, which live on where the caller donates the ones given."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def move(
@@ -327,5 +336,5 @@ def move(
 
     final = cast_like(jax.tree.map(leaf, updates, params, last_good), params)
     # `lax.cond` copies what it returns; `jnp.where` is one more kernel to compile for every leaf.
-    kept = branch(good, lambda: params, lambda: last_good)
+    kept = branch(good, lambda: copy(params), lambda: copy(last_good))
     return final, ExpectedImprovementState(kept, new)

@@ -14,7 +14,7 @@ from ..curvature import (
     quadratic_form,
 )
 from ..curvature._line import observe_with_mode
-from ..curvature._tree import PyTree, dot, norm, safe_sqrt, unit
+from ..curvature._tree import PyTree, coarsest, dot, norm, safe_sqrt, unit
 from ._acquisition import Acquisition, AcquisitionName
 from ._arguments import (
     check_cap,
@@ -37,7 +37,6 @@ from ._mask import masked
 from ._observation import (
     MAX_MISMATCH,
     Observation,
-    coarsest,
     fill_missing_curvature,
     slope_mismatch,
 )
@@ -133,7 +132,9 @@ def meka(
         del extra_args
         value_fn = require_value_fn("meka", params, value_fn)
         require_gradient("meka", updates, params)
-        updates = updates if grad is None else grad
+        if grad is not None:
+            require_gradient("meka", grad, params)
+            updates = grad
         filtered, stats, finite = kalman_filter_step(
             state.filter,
             updates,

@@ -12,6 +12,7 @@ from ..curvature import AxisName, Differentiation, LineBelief, ValueFn
 from ..curvature._line import observe_with_mode
 from ..curvature._tree import (
     PyTree,
+    coarsest,
     dot,
     finite_scalars,
     norm_near,
@@ -178,8 +179,3 @@ def branch(condition: jax.Array, if_true: Callable[[], PyTree], if_false: Callab
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """Cast every leaf to the dtype of the matching leaf of `like`, and give it a strong type."""
     return jax.tree.map(lambda leaf, other: jnp.asarray(leaf, jnp.result_type(other)), tree, like)
-
-
-def coarsest(params: PyTree) -> float:
-    """The largest relative rounding error of the parameters' types."""
-    return max(float(jnp.finfo(jnp.result_type(p)).eps) for p in jax.tree.leaves(params))
