@@ -200,15 +200,15 @@ def step_chooser(
             direction_norm=observation.direction_norm,
             params_norm=observation.params_norm,
             distance=distance,
+            step_size=divide(distance, observation.direction_norm),
+            outcome=outcome,
             trust=trust,
             gradient_mismatch=observation.mismatch,
             num_bad=jnp.zeros_like(state.num_bad),
             patience=state.patience,
             info=StepInfo(
-                step_size=divide(distance, observation.direction_norm),
                 realized_change=jnp.where(state.count > 0, value.mean - state.belief.value, 0.0),
                 slope_ratio=update_slope_ratio(state.info.slope_ratio, outcome, predicted, seen),
-                outcome=outcome,
                 differentiation=observation.differentiation,
                 num_rejected=state.info.num_rejected,
             ),
@@ -280,14 +280,12 @@ def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
     rejected = trust_region.reject(state.trust)
     return state._replace(
         distance=jnp.where(back, 0.0, state.distance),
+        step_size=jnp.zeros_like(state.step_size),
+        outcome=jnp.where(back, Outcome.REJECTED, Outcome.SKIPPED).astype(jnp.int32),
         trust=cast_like(optax.tree.where(back, rejected, state.trust), state.trust),
         num_bad=num_bad,
         patience=jnp.minimum(patience, _MOST_PATIENCE),
-        info=state.info._replace(
-            step_size=jnp.zeros_like(state.info.step_size),
-            outcome=jnp.where(back, Outcome.REJECTED, Outcome.SKIPPED).astype(jnp.int32),
-            num_rejected=state.info.num_rejected + 1,
-        ),
+        info=state.info._replace(num_rejected=state.info.num_rejected + 1),
     )
 
 
@@ -328,11 +326,11 @@ def move(
 ) -> tuple[PyTree, ExpectedImprovementState]:
     """Step along d = −updates; after a bad batch stay, after many return to the last good point."""
     good = new.num_bad == 0
-    back = new.info.outcome == Outcome.REJECTED
+    back = new.outcome == Outcome.REJECTED
 
     def leaf(update: jax.Array, p: jax.Array, before: jax.Array) -> jax.Array:
         home = jnp.where(back, widen(before) - widen(p), 0.0)
-        return jnp.where(good, -new.info.step_size * widen(update), home)
+        return jnp.where(good, -new.step_size * widen(update), home)
 
     final = cast_like(jax.tree.map(leaf, updates, params, last_good), params)
     # `lax.cond` copies what it returns; `jnp.where` is one more kernel to compile for every leaf.

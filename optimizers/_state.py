@@ -16,10 +16,8 @@ PATIENCE = 10  # batches in a row that are not finite, of which the last blames 
 class StepInfo(NamedTuple):
     """What `metrics` shows; no decision of a later step depends on it."""
 
-    step_size: jax.Array
     realized_change: jax.Array
     slope_ratio: jax.Array
-    outcome: jax.Array
     differentiation: jax.Array
     num_rejected: jax.Array
 
@@ -34,6 +32,8 @@ class StepState(NamedTuple):
       direction_norm: ‖d‖ of its direction.
       params_norm: ‖θ‖ when the curvature was last measured.
       distance: α, the length of the step chosen last; 0 after one was taken back.
+      step_size: α/‖d‖ of this update; 0 after a bad batch.
+      outcome: what became of the step before, an `Outcome`, int32.
       trust: state of the trust region.
       gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
       num_bad: batches in a row that were not finite, int32.
@@ -47,6 +47,8 @@ class StepState(NamedTuple):
     direction_norm: jax.Array
     params_norm: jax.Array
     distance: jax.Array
+    step_size: jax.Array
+    outcome: jax.Array
     trust: Any
     gradient_mismatch: jax.Array
     num_bad: jax.Array
@@ -65,6 +67,8 @@ class StepState(NamedTuple):
         deviation = jnp.where(spread > 0, jnp.sqrt(spread) / curvature / length, 0.0)
         snr = jnp.square(belief.slope) / jnp.maximum(belief.slope_variance, tiny)
         return {
+            "step_size": self.step_size,
+            "outcome": self.outcome,
             "step_size_std": jnp.minimum(deviation, most),
             "slope": belief.slope,
             "slope_std": jnp.sqrt(belief.slope_variance),
@@ -113,9 +117,11 @@ def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
         direction_norm=zero(),
         params_norm=zero(),
         distance=zero(),
+        step_size=zero(),
+        outcome=integer(),
         trust=trust_region.init(dtype),
         gradient_mismatch=zero(),
         num_bad=integer(),
         patience=integer() + PATIENCE,
-        info=StepInfo(zero(), zero(), zero() + 1, integer(), integer(), integer()),
+        info=StepInfo(zero(), zero() + 1, integer(), integer()),
     )
