@@ -139,3 +139,11 @@ def test_a_whole_equinox_model_is_told_to_be_filtered(make):
     ):
         with pytest.raises(TypeError, match=r"a function at \.activation.*eqx\.filter\(model"):
             call()
+
+
+@pytest.mark.parametrize("make", [meka, adameka, scale_by_expected_improvement])
+def test_a_raw_gradient_of_other_parameters_is_named_too(make):
+    tx, params = make(), {"w": jnp.ones(2)}
+    wrong = {"w": jnp.ones(1)}  # which would broadcast
+    with pytest.raises(ValueError, match=r"got shape \(1,\) at \['w'\]"):
+        tx.update(params, tx.init(params), params, grad=wrong, value_fn=lambda p: p["w"])

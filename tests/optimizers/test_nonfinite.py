@@ -247,3 +247,27 @@ def test_rows_of_nan_cost_no_more_than_their_batches(fraction):
     clean, none = train(y, 600 - rejected, seeds)
     assert np.all(none == 0)
     assert np.exp(np.mean(np.log(with_faults / clean))) <= 1.3
+
+
+def test_half_precision_without_a_gradient_makes_no_step():
+    tx, params = adameka(), jnp.ones(3, jnp.float16)
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(0 * params, state, params, value_fn=lambda w: 0 * w)
+    assert not updates.any()
+    assert metrics(state)["num_rejected"] == 0
+
+
+def test_a_square_beyond_the_range_leaves_averages_alone():
+    tx, params = adameka(), jnp.array([1.0, 1.0])
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state, factor):
+        value_fn = lambda w: factor * jnp.sum(w**2)  # noqa: E731
+        updates, state = tx.update(jax.grad(value_fn)(params), state, params, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state
+
+    for factor in (1.0, 1e20, *[1.0] * 60):
+        params, state = step(params, state, factor)
+    assert jnp.max(jnp.abs(params)) < 0.1

@@ -45,3 +45,15 @@ def test_nothing_is_compiled_after_the_second_step(make):
         counts.append(len(compiled))
     assert counts[0] > 0  # the listener listens
     assert counts[-1] == counts[1], f"compiled after each step: {counts}"
+
+
+@pytest.mark.parametrize("make", [adameka, meka])
+def test_donating_the_parameters_does_not_take_them_from_the_state(make):
+    tx, params = make(), jnp.array([3.0, -2.0])
+    apply = jax.jit(optax.apply_updates, donate_argnums=0)
+    value_fn = lambda w: jnp.sum(w**2)  # noqa: E731
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(jax.grad(value_fn)(params), state, params, value_fn=value_fn)
+        params = apply(params, updates)
+    assert jnp.isfinite(params).all()
