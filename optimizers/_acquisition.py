@@ -1,7 +1,7 @@
 """What makes a step size good, given a Gaussian model of the change of the loss.
 
 An acquisition maps a `LineBelief` and step sizes to utilities of the same shape; the step rule
-takes the maximizer over its trust interval. Any callable of this form may be passed as
+takes the maximizer over its trust region. Any callable of this form may be passed as
 `acquisition=`; only the order of the utilities counts.
 """
 
@@ -22,11 +22,11 @@ AcquisitionName = Literal["expected_improvement", "probability_of_improvement", 
 def log_expected_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
     """Logarithm of the expected improvement, finite where the value itself underflows.
 
-        log E[max(−Δ(α), 0)] = log √v + log(φ(z) + z Φ(z)),    z = −μ/√v,    v = α² p + ¼ α⁴ q
+        log E[max(−Δ(α), 0)] = log √v + log(φ(z) + z Φ(z)),    z = −μ/√v
 
-    Only the uncertainty that the step brings counts: the noise 2s of the two loss values would
-    promise improvement without a step. v → 0 gives log max(−μ, 0), with z limited to ±10⁷ in
-    float32 (1/eps), so that the result stays finite.
+    Only the uncertainty that the step brings counts, v = α² p + α³ c + ¼ α⁴ q: the noise of the
+    two loss values would promise improvement without a step. v → 0 gives log max(−μ, 0), with z
+    limited to ±10⁷ in float32 (1/eps), so that the result stays finite.
 
     Args:
       belief: the change of the loss along the direction.
@@ -38,7 +38,7 @@ def log_expected_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Ar
     Example:
       >>> import jax.numpy as jnp
       >>> belief = LineBelief(0.0, 0.0, jnp.array(-1.0), 0.0, 1.0, 0.0, 0.0)
-      >>> float(log_expected_improvement(belief, jnp.array(1.0)))  # log a²/2h, no noise
+      >>> float(log_expected_improvement(belief, jnp.array(1.0)))  # log s²/2h, no noise
       -0.693147...
 
     Source: Mockus (1975); Ament et al. (2023), arXiv 2310.20708, for the logarithm.
@@ -49,11 +49,11 @@ def log_expected_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Ar
 
 
 def expected_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
-    """Expected improvement E[max(−Δ(α), 0)] = −μ Φ(z) + √v φ(z), z = −μ/√v, v = α² p + ¼ α⁴ q.
+    """Expected improvement E[max(−Δ(α), 0)] = −μ Φ(z) + √v φ(z), z = −μ/√v.
 
-    Its maximizer is a/h without noise and grows with noise; with q > 0 it is unbounded, because
-    a Gaussian curvature leaves mass on unbounded descent, so it is maximized over a trust
-    interval only.
+    v = α² p + α³ c + ¼ α⁴ q is the variance that the step brings. Its maximizer is −s/h without
+    noise and grows with noise; with q > 0 it is unbounded, because a Gaussian curvature leaves mass
+    on unbounded descent, so it is maximized over a trust region only.
 
     Args:
       belief: the change of the loss along the direction.
@@ -83,9 +83,10 @@ def log_probability_of_improvement(belief: LineBelief, step_size: jax.Array) -> 
 
 
 def probability_of_improvement(belief: LineBelief, step_size: jax.Array) -> jax.Array:
-    """Probability P(Δ(α) < 0) = Φ(z), z = −μ/√(2s + α² p + ¼ α⁴ q): the published choice.
+    """Probability P(Δ(α) < 0) = Φ(z), z = −μ/√(2r + v): the published choice.
 
-    Its maximizer lies in (0, a/h] and goes to 0 with s.
+    v is the variance that the step brings, r that of the filtered loss. Its maximizer lies in
+    (0, −s/h] and goes to 0 with r.
 
     Args:
       belief: the change of the loss along the direction.
@@ -106,7 +107,7 @@ def probability_of_improvement(belief: LineBelief, step_size: jax.Array) -> jax.
 
 
 def expected_decrease(belief: LineBelief, step_size: jax.Array) -> jax.Array:
-    """Expected decrease −μ(α) = α a − ½ α² h: the quadratic rule, maximal at a/h.
+    """Expected decrease −μ(α) = −α s − ½ α² h: the quadratic rule, maximal at −s/h.
 
     Example:
       >>> import jax.numpy as jnp
@@ -120,9 +121,9 @@ def expected_decrease(belief: LineBelief, step_size: jax.Array) -> jax.Array:
 def improvement_threshold(probability: float = 0.9) -> Acquisition:
     """Build the rule "the largest step whose probability of improvement is at least τ".
 
-    The step solves a − ½ α h = z_τ √(p + ¼ α² q): 2a/h, the edge of stability, without noise,
-    and 0 where the slope itself is less certain than τ. The noise of the loss values plays no
-    part, as it does not depend on the step.
+    The step solves −s − ½ α h = z_τ √(p + α c + ¼ α² q): −2s/h, the edge of stability, without
+    noise, and 0 where the slope itself is less certain than τ. The noise of the loss values plays
+    no part, as it does not depend on the step.
 
     Args:
       probability: τ, strictly between ½ and 1.
@@ -155,7 +156,7 @@ def improvement_threshold(probability: float = 0.9) -> Acquisition:
 
 
 def _score(belief: LineBelief, step_size: jax.Array) -> jax.Array:
-    """Z = −μ/√(2s + v), the argument of Φ; finite, with ±1/eps standing for certainty."""
+    """Z = −μ/√(2r + v), the argument of Φ; finite, with ±1/eps standing for certainty."""
     change = belief.change(step_size)
     variance = belief.change_variance(step_size) + 2 * belief.value_variance
     return -change / _resolved(safe_sqrt(variance), change)
