@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mekax.experiments.problems import registry
+from mekax.experiments import registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "problems.md").read_text(encoding="utf-8")
 

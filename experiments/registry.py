@@ -1,0 +1,664 @@
+"""Problems and optimizers by name: adding one is adding a file and a row here.
+
+Importing this module imports no jax: the command line looks names up before anything heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from .errors import UsageError, unknown_name
+from .problem import Problem, Source
+
+if TYPE_CHECKING:
+    import optax
+
+_FACTORY = "problem"  # name of the function in a file of the user's own
+
+
+@dataclass(frozen=True)
+class ProblemEntry:
+    """What is known about a problem before anything heavy is imported.
+
+    Attributes:
+      description: one line.
+      module: file in `problems/` that builds the problem; or the path of a file of the user's own.
+      factory: function in that file, `(name, source) -> Problem`.
+      examples: number of training examples, or None if `dataset` says.
+      dataset: name of the prepared dataset it reads, or None if it needs none.
+    """
+
+    description: str
+    module: str
+    factory: str
+    examples: int | None = None
+    dataset: str | None = None
+
+    def training_examples(self, data_dir: Path | None) -> int:
+        """Number of training examples, after checking that the data are there.
+
+        Raises:
+          UsageError: if the prepared dataset is missing or damaged.
+        """
+        if self.dataset is not None:
+            from . import prepared_data
+
+            return prepared_data.find(self.dataset, data_dir).examples["train"]
+        assert self.examples is not None
+        return self.examples
+
+
+PROBLEMS: dict[str, ProblemEntry] = {
+    "quadratic": ProblemEntry(
+        "20-dimensional noisy quadratic of condition 1,000", "quadratic", "noisy", examples=4096
+    ),
+    "digits": ProblemEntry(
+        "8×8 handwritten digits (built in), MLP 64-64-64-10", "digits", "mlp", examples=1438
+    ),
+    "digits-logistic": ProblemEntry(
+        "8×8 handwritten digits, logistic regression (convex)", "digits", "logistic", examples=1438
+    ),
+    "digits-cnn": ProblemEntry(
+        "8×8 handwritten digits, small GroupNorm CNN", "digits", "cnn", examples=1438
+    ),
+    "mnist": ProblemEntry(
+        "28×28 handwritten digits, MLP 784-128-128-10", "mnist", "mlp", dataset="mnist"
+    ),
+    "mnist-logistic": ProblemEntry(
+        "28×28 handwritten digits, logistic regression (convex)",
+        "mnist",
+        "logistic",
+        dataset="mnist",
+    ),
+    "mnist-noisy": ProblemEntry(
+        "28×28 handwritten digits, 20 % of the labels random, MLP",
+        "mnist",
+        "noisy_mlp",
+        dataset="mnist",
+    ),
+    "mnist-logistic-noisy": ProblemEntry(
+        "28×28 handwritten digits, 20 % of the labels random, logistic regression",
+        "mnist",
+        "noisy_logistic",
+        dataset="mnist",
+    ),
+    "mnist-autoencoder": ProblemEntry(
+        "28×28 handwritten digits, tanh autoencoder 784-64-16-64-784",
+        "mnist",
+        "autoencoder",
+        dataset="mnist",
+    ),
+    "mnist-cnn": ProblemEntry(
+        "28×28 handwritten digits, small GroupNorm CNN", "mnist", "cnn", dataset="mnist"
+    ),
+    "cifar10": ProblemEntry(
+        "32×32 color photographs, small GroupNorm CNN", "cifar10", "cnn", dataset="cifar10"
+    ),
+    "cifar10-small": ProblemEntry(
+        "32×32 color photographs, GroupNorm CNN of 6,500 parameters",
+        "cifar10",
+        "small_cnn",
+        dataset="cifar10",
+    ),
+    "cifar10-mlp": ProblemEntry(
+        "32×32 color photographs, MLP 3072-128-128-10", "cifar10", "mlp", dataset="cifar10"
+    ),
+    "cifar10-logistic": ProblemEntry(
+        "32×32 color photographs, logistic regression (convex)",
+        "cifar10",
+        "logistic",
+        dataset="cifar10",
+    ),
+    "cifar10-resnet32": ProblemEntry(
+        "32×32 color photographs, ResNet-32 with GroupNorm", "cifar10", "resnet", dataset="cifar10"
+    ),
+    "cifar10-resnet-small": ProblemEntry(
+        "32×32 color photographs, GroupNorm ResNet of 5,000 parameters",
+        "cifar10",
+        "small_resnet",
+        dataset="cifar10",
+    ),
+    "text": ProblemEntry(
+        "next character of Python's documentation (built in), transformer",
+        "text",
+        "transformer",
+        examples=8_000,
+    ),
+    "neural-ode": ProblemEntry(
+        "8×8 handwritten digits, neural ODE in 64 dimensions", "neural_ode", "digits", examples=1438
+    ),
+    "neural-ode-mnist": ProblemEntry(
+        "28×28 handwritten digits, neural ODE in 784 dimensions",
+        "neural_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "regularized-ode": ProblemEntry(
+        "8×8 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "digits",
+        examples=1438,
+    ),
+    "regularized-ode-3": ProblemEntry(
+        "8×8 handwritten digits, neural ODE with third derivatives penalized",
+        "regularized_ode",
+        "third_order",
+        examples=1438,
+    ),
+    "regularized-ode-mnist": ProblemEntry(
+        "28×28 handwritten digits, neural ODE with second derivatives penalized",
+        "regularized_ode",
+        "mnist",
+        dataset="mnist",
+    ),
+    "cnf": ProblemEntry(
+        "8 Gaussians in the plane, continuous normalizing flow, estimated trace",
+        "continuous_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "cnf-hollow": ProblemEntry(
+        "8 Gaussians in the plane, continuous normalizing flow, cheap exact trace",
+        "continuous_flow",
+        "hollow",
+        examples=20_000,
+    ),
+    "cnf-pinwheel": ProblemEntry(
+        "pinwheel in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "pinwheel",
+        examples=20_000,
+    ),
+    "cnf-two-spirals": ProblemEntry(
+        "two spirals in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "two_spirals",
+        examples=20_000,
+    ),
+    "cnf-checkerboard": ProblemEntry(
+        "checkerboard in the plane, continuous normalizing flow",
+        "continuous_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "cnf-table": ProblemEntry(
+        "10 measurements of cells (built in), continuous normalizing flow",
+        "continuous_flow",
+        "table",
+        examples=456,
+    ),
+    "cnf-large": ProblemEntry(
+        "checkerboard in the plane, continuous normalizing flow of 3 × 256, for a GPU",
+        "continuous_flow",
+        "large",
+        examples=20_000,
+    ),
+    "residual-flow": ProblemEntry(
+        "8 Gaussians in the plane, residual flow, log-determinant of random truncation",
+        "residual_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "residual-flow-exact": ProblemEntry(
+        "8 Gaussians in the plane, residual flow, exact log-determinant",
+        "residual_flow",
+        "exact",
+        examples=20_000,
+    ),
+    "residual-flow-large": ProblemEntry(
+        "checkerboard in the plane, residual flow of 50 blocks, for a GPU",
+        "residual_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "coupling-flow": ProblemEntry(
+        "8 Gaussians in the plane, coupling flow (RealNVP)",
+        "coupling_flow",
+        "eight_gaussians",
+        examples=20_000,
+    ),
+    "coupling-flow-large": ProblemEntry(
+        "checkerboard in the plane, coupling flow of 16 layers, for a GPU",
+        "coupling_flow",
+        "checkerboard",
+        examples=20_000,
+    ),
+    "latent-ode": ProblemEntry(
+        "damped oscillations at irregular times, values missing, latent ODE",
+        "latent_ode",
+        "quick",
+        examples=2_000,
+    ),
+    "latent-gru": ProblemEntry(
+        "damped oscillations at irregular times, values missing, latent recurrent network",
+        "latent_ode",
+        "recurrent",
+        examples=2_000,
+    ),
+    "latent-ode-large": ProblemEntry(
+        "damped oscillations at up to 100 irregular times, latent ODE, for a GPU",
+        "latent_ode",
+        "large",
+        examples=20_000,
+    ),
+    "latent-sde": ProblemEntry(
+        "noisy views of a diffusion in a double well, latent SDE",
+        "latent_sde",
+        "double_well",
+        examples=2_000,
+    ),
+    "latent-sde-lorenz": ProblemEntry(
+        "noisy views of a stochastic Lorenz attractor, latent SDE, for a GPU",
+        "latent_sde",
+        "lorenz",
+        examples=4_000,
+    ),
+}
+
+
+def find(name: str) -> ProblemEntry:
+    """Look up a problem, without loading it.
+
+    Raises:
+      UsageError: if there is none of that name.
+    """
+    if name not in PROBLEMS:
+        raise unknown_name("a problem", name, PROBLEMS)
+    return PROBLEMS[name]
+
+
+def adopt(text: str) -> str:
+    """The name of a problem; one in a file of the user's own is entered under the file's name.
+
+    Args:
+      text: a name, or the path of a Python file with a function `problem(name, source)`.
+
+    Raises:
+      UsageError: if there is no such file, or it has no problem, or its name is taken.
+    """
+    if not text.endswith(".py"):
+        return text
+    file = Path(text).expanduser().resolve()
+    entry = PROBLEMS.get(file.stem)
+    if entry is not None and entry.module != str(file):
+        raise UsageError(
+            f"expected a problem with a name of its own, but {file.stem} is that of another one. "
+            f"Rename {file}."
+        )
+    problem = _build_own(file, file.stem, Source())
+    PROBLEMS[file.stem] = ProblemEntry(
+        f"the problem in {file}", str(file), _FACTORY, examples=problem.examples
+    )
+    return file.stem
+
+
+def load(name: str, source: Source | None = None) -> Problem:
+    """Build the problem: read its data, make its functions."""
+    entry = find(name)
+    if entry.module.endswith(".py"):
+        return _build_own(Path(entry.module), name, source or Source())
+    module = importlib.import_module(f".problems.{entry.module}", __package__)
+    return getattr(module, entry.factory)(name, source or Source())
+
+
+def _build_own(file: Path, name: str, source: Source) -> Problem:
+    """Run the file and have its function `problem(name, source)` make the problem.
+
+    Raises:
+      UsageError: if there is no such file or function, or it returns something else.
+    """
+    factory = _own_factory(file)
+    try:
+        inspect.signature(factory).bind(name, source)
+    except TypeError as error:
+        raise UsageError(
+            f"expected {_FACTORY} in {file} to take two arguments, name and source, got "
+            f"{_FACTORY}{inspect.signature(factory)}. Write def {_FACTORY}(name, source)."
+        ) from error
+    made = factory(name, source)
+    if not isinstance(made, Problem):
+        raise UsageError(
+            f"expected {_FACTORY}(name, source) in {file} to return a "
+            f"mekax.experiments.Problem, got {type(made).__name__}."
+        )
+    return made
+
+
+def _own_factory(file: Path) -> Callable[[str, Source], Problem]:
+    if not file.is_file():
+        raise UsageError(f"expected a Python file with a problem, but there is no {file}.")
+    spec = importlib.util.spec_from_file_location(f"mekax_problem_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their own module
+    spec.loader.exec_module(module)
+    factory = getattr(module, _FACTORY, None)
+    if not callable(factory):
+        raise UsageError(
+            f"expected a function {_FACTORY}(name, source) in {file}, found none. "
+            "See docs/problems.md for one."
+        )
+    return cast(Callable[[str, Source], Problem], factory)
+
+
+Group = Literal["baseline", "learning_rate_free", "ours", "direction", "scaled", "ablation"]
+Setting = Mapping[str, float]
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer as experiments need it; all of them are trained alike.
+
+    Attributes:
+      name: in tables, files and the command line.
+      build: `(setting, steps) -> transformation`; the numbers of the setting may be traced, the
+        number of steps of the training may not.
+      group: what it is in a comparison: a swept `baseline`; `learning_rate_free`, what others have
+        proposed; `ours`; `direction`, our step size on another direction; `scaled`, our step size
+        multiplied; `ablation`, ours with one thing changed.
+      settings: to train with, where a benchmark sweeps.
+      default: the setting of who does not tune.
+      averaged: train with a moving average of the iterates, and evaluate there as well.
+      eval_params: returns `(state, params) -> params` to evaluate at in place of the iterate.
+      description: one line.
+    """
+
+    name: str
+    build: Callable[[Mapping[str, Any], int], optax.GradientTransformationExtraArgs]
+    group: Group = "ours"
+    settings: tuple[Setting, ...] = ({},)
+    default: Setting = field(default_factory=dict)
+    averaged: bool = False
+    eval_params: Callable[[], Callable[[Any, Any], Any]] | None = None
+    description: str = ""
+
+    def label(self, setting: Setting) -> str:
+        """Name in tables, figures and files, for example `adam:0.001`."""
+        if "learning_rate" not in setting:
+            return " ".join([self.name, *(f"× {value:g}" for value in setting.values())])
+        schedule = SCHEDULES[int(setting.get("schedule", 0))]
+        suffix = "" if schedule == "constant" else f" {schedule}"
+        return f"{self.name}:{setting['learning_rate']:g}{suffix}"
+
+
+def _baseline(
+    name: str, direction: Callable[[Any], Any], default: float, rates: tuple[float, ...], words: str
+) -> Optimizer:
+    """A direction, swept over learning rates and schedules; the rate lives in the setting."""
+
+    def build(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
+        from . import variants
+
+        rate, schedule = setting["learning_rate"], setting.get("schedule", 0)
+        return variants.scheduled(direction(variants), rate, schedule, steps)
+
+    settings = [
+        {"learning_rate": rate, "schedule": schedule}
+        for rate in rates
+        for schedule in range(len(SCHEDULES))
+    ]
+    return Optimizer(
+        name=name,
+        build=build,
+        group="baseline",
+        settings=tuple(settings),
+        default={"learning_rate": default, "schedule": 0},
+        averaged=name == "adam",  # the reference has what ours have
+        description=words,
+    )
+
+
+def _other(name: str, make: Callable[[Any], Any], words: str, **options: Any) -> Optimizer:
+    """What others have proposed, at its own defaults."""
+
+    def build(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
+        from . import variants
+
+        return variants.optax.with_extra_args_support(make(variants))
+
+    return Optimizer(name, build, "learning_rate_free", description=words, **options)
+
+
+def _own(name: str, group: Group, make: Callable[..., Any], words: str = "") -> Optimizer:
+    """One without a setting: `make(variants)`, or `make(variants, steps)`."""
+    arguments = len(inspect.signature(make).parameters)
+
+    def build(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
+        from . import variants
+
+        return make(*(variants, steps)[:arguments])
+
+    return Optimizer(name, build, group, averaged=True, description=words)
+
+
+def _along(name: str, make: Callable[[Any], Any], words: str) -> Optimizer:
+    """Our step size on another direction."""
+    return _own(
+        name,
+        "direction",
+        lambda v: v.optax.chain(make(v), v.scale_by_expected_improvement()),
+        words,
+    )
+
+
+def _ablation(name: str, make: Callable[..., Any]) -> Optimizer:
+    return _own(name, "ablation", make)
+
+
+def _region(name: str, **constants: Any) -> Optimizer:
+    """`adameka` whose trust region has other constants than its own."""
+    return _ablation(
+        f"adameka-{name}",
+        lambda v: v.adameka(trust_region=v.adaptive_trust_region(**constants)),
+    )
+
+
+def _after_adam(v: Any, step: Any) -> Any:
+    return v.optax.chain(v.optax.scale_by_adam(), step)
+
+
+def _scaled(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
+    from . import variants
+
+    return variants.replayed(setting["scale"])
+
+
+def _schedule_free_params() -> Callable[[Any, Any], Any]:
+    from optax.contrib import schedule_free_eval_params
+
+    return schedule_free_eval_params
+
+
+_ROWS = (
+    # Baselines; the rates are those that a sweep tries.
+    _baseline(
+        "adam", lambda v: v.optax.scale_by_adam(),
+        1e-3, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), "Adam",
+    ),
+    _baseline(
+        "adamw",
+        lambda v: v.optax.chain(v.optax.scale_by_adam(), v.optax.add_decayed_weights(1e-4)),
+        1e-3, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), "Adam with weight decay 1e-4",
+    ),
+    _baseline(
+        "sgd", lambda v: v.optax.identity(),
+        0.1, (3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0), "stochastic gradient descent",
+    ),
+    _baseline(
+        "momentum", lambda v: v.optax.trace(decay=0.9),
+        0.1, (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0), "SGD with momentum 0.9",
+    ),
+    # What others have proposed against tuning.
+    _other("prodigy", lambda v: v.contrib.prodigy(), "Prodigy"),
+    _other("dowg", lambda v: v.contrib.dowg(), "DoWG"),
+    _other("momo_adam", lambda v: v.contrib.momo_adam(), "MoMo on Adam"),
+    _other(
+        "schedule_free_adamw", lambda v: v.contrib.schedule_free_adamw(),
+        "schedule-free AdamW", eval_params=_schedule_free_params,
+    ),
+    # A base rate of 1 is what its documentation asks for.
+    _other("mechanize", lambda v: v.contrib.mechanize(v.optax.adam(1.0)), "Mechanic on Adam"),
+    # Ours.
+    _own("meka", "ours", lambda v: v.meka(), "steps along the filtered gradient"),
+    _own("adameka", "ours", lambda v: v.adameka(), "steps along Adam's direction"),
+    _along("ei-adam", lambda v: v.optax.scale_by_adam(), "our step size on optax's Adam"),
+    _along("ei-lion", lambda v: v.optax.scale_by_lion(), "our step size on Lion"),
+    # Muon itself is for matrices; with the rest on Adam it is only sold as a whole.
+    _along(
+        "ei-muon", lambda v: v.optax.chain(v.contrib.muon(1.0), v.optax.scale(-1.0)),
+        "our step size on Muon",
+    ),
+    _along("ei-momentum", lambda v: v.optax.trace(decay=0.9), "our step size on momentum"),
+    # Steps of another length than ours, to see whether ours is best.
+    Optimizer(
+        "adameka-scaled", _scaled, "scaled",
+        tuple({"scale": scale} for scale in (0.25, 0.5, 2.0, 4.0)), {"scale": 0.5},
+        description="steps of adameka, multiplied",
+    ),
+    # The trust region: another one, or its constants.
+    _ablation("adameka-newton-radius", lambda v: v.adameka(trust_region=v.newton_trust_region())),
+    _region("target-0", target_ratio=0.0),
+    _region("target-0.3", target_ratio=0.3),
+    _region("gain-constant", adaptation_gain=lambda count: 0.05),
+    _region("gain-half", adaptation_gain=lambda count: 1 / (count + 10)),
+    _region("gain-double", adaptation_gain=lambda count: 4 / (count + 10)),
+    _region("averaging-none", averaging_weight=lambda count: 1.0),
+    _region("averaging-tenth", averaging_weight=lambda count: 10 / (count + 10)),
+    _region("initial-0.1", initial_newton_ratio=0.1),
+    _region("initial-1", initial_newton_ratio=1.0),
+    _region("max-newton-1", max_newton_ratio=1.0),
+    _region("max-newton-30", max_newton_ratio=30.0),
+    # The curvature: measured at every step, or rarely.
+    _ablation("adameka-interval-1", lambda v: v.adameka(curvature_interval=1)),
+    _ablation("adameka-interval-50", lambda v: v.adameka(curvature_interval=50)),
+    # The acquisition.
+    _ablation(
+        "adameka-probability", lambda v: v.adameka(acquisition="probability_of_improvement")
+    ),
+    _ablation("adameka-decrease", lambda v: v.adameka(acquisition="expected_decrease")),
+    _ablation("adameka-threshold", lambda v: v.adameka(acquisition=v.improvement_threshold(0.9))),
+    # The horizon.
+    _ablation(
+        "adameka-budget",
+        lambda v, steps: v.adameka(trust_region=v.within_budget(v.adaptive_trust_region(), steps)),
+    ),
+    _ablation(
+        "adameka-ahead-10",
+        lambda v: v.adameka(acquisition=v.look_ahead(10), trust_region=v.newton_trust_region()),
+    ),
+    _ablation(
+        "ei-adam-warm-100",
+        lambda v: _after_adam(v, v.warm_start(1e-3, 100, v.scale_by_expected_improvement())),
+    ),
+    _ablation(
+        "ei-adam-warm-snr",
+        lambda v: _after_adam(
+            v, v.warm_start(1e-3, lambda m: m["snr"] < 1, v.scale_by_expected_improvement())
+        ),
+    ),
+    _ablation(
+        "ei-adam-both-ways",
+        lambda v: _after_adam(
+            v, v.switch_both_ways(1e-3, lambda m: m["snr"] < 1, v.scale_by_expected_improvement())
+        ),
+    ),
+    # The direction, and the gain of the filter.
+    _ablation(
+        "adameka-filtered",
+        lambda v: v.optax.chain(
+            v.scale_by_kalman_filter(),
+            v.optax.scale_by_adam(b1=0),
+            v.scale_by_expected_improvement(),
+        ),
+    ),
+    _ablation("meka-unfiltered", lambda v: v.scale_by_expected_improvement()),
+    _ablation("meka-newton-radius", lambda v: v.meka(trust_region=v.newton_trust_region())),
+    _ablation(
+        "meka-published",
+        lambda v: v.meka(
+            acquisition="probability_of_improvement", trust_region=v.newton_trust_region()
+        ),
+    ),
+    _ablation("meka-per-leaf", lambda v: v.meka(covariance="per_leaf")),
+    _ablation("meka-diagonal", lambda v: v.meka(covariance="diagonal")),
+    # Other ways to correct the predicted slope, in place of the trust region.
+    _ablation("newton-claimed", lambda v: v.newton_steps("claimed")),
+    _ablation("newton-shrunk", lambda v: v.newton_steps("shrunk")),
+    _ablation("newton-regression", lambda v: v.newton_steps("regression")),
+    _ablation("newton-half-batch", lambda v: v.newton_steps("half_batch")),
+)  # fmt: skip
+OPTIMIZERS: dict[str, Optimizer] = {row.name: row for row in _ROWS}
+
+
+def group(*names: Group) -> tuple[Optimizer, ...]:
+    """The optimizers of some groups, in the order of the registry."""
+    return tuple(row for row in OPTIMIZERS.values() if row.group in names)
+
+
+def find_optimizer(name: str) -> Optimizer:
+    """Look up an optimizer.
+
+    Raises:
+      UsageError: if there is none of that name.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("an optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name]
+
+
+def parse(text: str) -> tuple[Optimizer, Setting]:
+    """Read `name` or, of a baseline, `name:learning_rate`.
+
+    Args:
+      text: for example `meka`, `adam`, `sgd:0.1`; without a rate a baseline gets its default.
+
+    Raises:
+      UsageError: for an unknown name, a rate that is not a positive number, or a rate given to an
+        optimizer that takes none.
+
+    Example:
+      >>> optimizer, setting = parse("adam:1e-2")
+      >>> optimizer.label(setting)
+      'adam:0.01'
+    """
+    name, colon, rate = text.partition(":")
+    optimizer = find_optimizer(name)
+    if not colon:
+        return optimizer, optimizer.default
+    if optimizer.group != "baseline":
+        raise UsageError(
+            f"expected {name!r} without a learning rate, because it finds its own step size, "
+            f"got {text!r}. Write --optimizers {name}."
+        )
+    return optimizer, {**optimizer.default, "learning_rate": _rate(text, rate)}
+
+
+def parse_all(texts: Iterable[str]) -> list[tuple[Optimizer, Setting]]:
+    """Parse each text, keeping the order and dropping repetitions."""
+    parsed = [parse(text) for text in texts]
+    return list(
+        {optimizer.label(setting): (optimizer, setting) for optimizer, setting in parsed}.values()
+    )
+
+
+def _rate(text: str, rate: str) -> float:
+    try:
+        value = float(rate)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(
+            f"expected a positive number as the learning rate after the colon, got {text!r}. "
+            f"Write for example {text.partition(':')[0]}:1e-3."
+        )
+    return value

@@ -1,0 +1,40 @@
+"""What the rows of the registry are made of: optimizers, and parts that only ablations need."""
+
+import optax
+from optax import contrib
+
+from ...optimizers import (
+    adameka,
+    adaptive_trust_region,
+    improvement_threshold,
+    meka,
+    newton_trust_region,
+    scale_by_expected_improvement,
+    scale_by_kalman_filter,
+    warm_start,
+)
+from .look_ahead import look_ahead
+from .newton_steps import newton_steps
+from .replayed import replayed
+from .scheduled import scheduled
+from .switch_both_ways import switch_both_ways
+from .trust_region_budget import within_budget
+
+__all__ = [
+    "adameka",
+    "adaptive_trust_region",
+    "contrib",
+    "improvement_threshold",
+    "look_ahead",
+    "meka",
+    "newton_steps",
+    "newton_trust_region",
+    "optax",
+    "replayed",
+    "scale_by_expected_improvement",
+    "scale_by_kalman_filter",
+    "scheduled",
+    "switch_both_ways",
+    "warm_start",
+    "within_budget",
+]
