@@ -33,7 +33,7 @@ class Source:
     report: Report = lambda text: None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal is identical: its arrays say nothing about equality
 class Problem:
     """A stochastic objective, its data and its measures of success.
 
@@ -80,16 +80,25 @@ class Problem:
     @cached_property
     def evaluate(self) -> Callable[[PyTree], dict[str, float]]:
         """`params -> dict of floats`: `train_loss`, `test_loss`, and whatever else is measured."""
-        import jax
-
-        averages = jax.jit(lambda params, train, test: measures(self, params, train, test))
         train = first(self.data, TRAIN_EXAMPLES)
 
         def evaluate(params: PyTree) -> dict[str, float]:
-            values = jax.device_get(averages(params, train, self.test))
+            values = self.measures(params, train, self.test)
             return {name: float(value) for name, value in values.items()}
 
         return evaluate
+
+    @cached_property
+    def measures(self) -> Callable[[PyTree, PyTree, PyTree], dict[str, jax.Array]]:
+        """Compiled `measures` of this problem: `(params, train, test) -> averages`."""
+        import jax
+
+        return jax.jit(lambda params, train, test: measures(self, params, train, test))
+
+    @cached_property
+    def programs(self) -> dict[Any, Any]:
+        """Programs compiled for this problem, which live as long as it does."""
+        return {}
 
 
 def batched(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -1,0 +1,532 @@
+"""The training loop: one optimizer on one problem, for any number of settings and seeds.
+
+Small problems leave a processor waiting for the next operation; runs that are vectorized share each
+operation. Where a clock is watched or every step is recorded, the runs go one after the other. Both
+go in chunks of steps, so that they can be shown, interrupted, and continued bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .. import optimizers
+from .data_order import batches
+from .problem import TRAIN_EXAMPLES, Problem, first
+from .registry import Optimizer, Setting
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+PyTree = Any
+Metrics = Callable[[PyTree, PyTree, PyTree], Mapping[str, jax.Array]]
+CHUNK = 64  # steps between two returns to Python, at most
+AT_ONCE = 6  # vectorized runs: more of them share operations, fewer share the cache
+LAST, AVERAGE = "last", "average"
+_CHUNK_SECONDS = 0.3  # that a chunk takes, roughly
+_METRICS = ("step_size", "radius", "slope_ratio", "gain", "num_adaptations", "num_rejected")
+
+
+class Run(NamedTuple):
+    """What is trained: a setting of the optimizer, and the seed of parameters, data and keys."""
+
+    setting: Setting
+    seed: int
+
+
+class Carry(NamedTuple):
+    """What one step hands to the next."""
+
+    params: PyTree
+    state: PyTree
+    key: jax.Array
+    count: jax.Array
+
+
+class InterruptedTraining(KeyboardInterrupt):
+    """Ctrl-C during a training; `records` hold all that was done."""
+
+    def __init__(self, records: Records):
+        super().__init__()
+        self.records = records
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a training recorded, as columns of tables with one row per evaluation or per step.
+
+    Attributes:
+      optimizer: its name.
+      runs: settings and seeds.
+      status: of each run, `finished`, `diverged` or `interrupted`.
+      compile_seconds: time spent compiling; 0 where an earlier training had done it.
+      evaluations: columns `run` (its index), `seed`, the numbers of the setting, `iterate` (`last`
+        or `average`), `step`, `seconds`, `train_loss`, `test_loss`, …, and metrics.
+      steps: columns `run`, `seed`, the numbers of the setting, `step` (from 1), `seconds`, `loss`
+        (of the batch, before the step), and, where every step is recorded, metrics.
+      params: of each run at its end, or None of those that had not begun.
+    """
+
+    optimizer: str
+    runs: tuple[Run, ...]
+    status: tuple[str, ...]
+    compile_seconds: float
+    evaluations: dict[str, np.ndarray]
+    steps: dict[str, np.ndarray]
+    params: tuple[PyTree, ...] = ()
+
+    def array(self, name: str, iterate: str = LAST) -> np.ndarray:
+        """A column as an array of shape (settings, seeds, evaluations), or (…, steps).
+
+        Args:
+          name: of a column; `loss` and what else only steps have is taken from them.
+          iterate: where it was evaluated.
+
+        Raises:
+          ValueError: unless the runs are all settings with all seeds, settings first.
+        """
+        settings = list(dict.fromkeys(tuple(run.setting.items()) for run in self.runs))
+        seeds = list(dict.fromkeys(run.seed for run in self.runs))
+        product = [(setting, seed) for setting in settings for seed in seeds]
+        if [(tuple(run.setting.items()), run.seed) for run in self.runs] != product:
+            raise ValueError("mekax: expected runs of all settings with all seeds, settings first.")
+        if name in self.evaluations:
+            values = self.evaluations[name][self.evaluations["iterate"] == iterate]
+        else:
+            values = self.steps[name]
+        return values.reshape(len(settings), len(seeds), -1)
+
+
+@dataclass
+class Progress:
+    """What the runs that are trained at present have recorded; it grows while they train.
+
+    Attributes:
+      runs: one, or those that are vectorized.
+      fraction: done of the whole training, all runs together.
+      step: steps done.
+      seconds: that these steps took.
+      evaluations: `step`, `seconds`, and by iterate values by name, each of shape (runs,).
+      chunks: records of consecutive steps by name, each of shape (runs, steps).
+      status: `running`, `finished`, `diverged` or `interrupted`.
+      params: at the end, with a leading axis of runs.
+    """
+
+    runs: Sequence[Run]
+    fraction: float = 0.0
+    step: int = 0
+    seconds: float = 0.0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
+    status: str = "running"
+    params: PyTree = None
+
+    def series(self, run: int = 0) -> dict[str, np.ndarray]:
+        """What was recorded at each step of one of the runs, by name."""
+        names = self.chunks[0] if self.chunks else ()
+        return {n: np.concatenate([chunk[n][run] for chunk in self.chunks]) for n in names}
+
+    def measures(self, run: int = 0) -> dict[str, float]:
+        """The newest evaluation of the last iterate of one of the runs."""
+        newest = self.evaluations[-1][LAST] if self.evaluations else {}
+        return {name: float(values[run]) for name, values in newest.items()}
+
+
+def train(
+    problem: Problem,
+    optimizer: Optimizer,
+    runs: Sequence[Run],
+    *,
+    steps: int,
+    batch_size: int,
+    evaluations: int | Sequence[int] = 1,
+    eval_examples: int | None = None,
+    seconds: float | None = None,
+    per_step: bool = False,
+    metrics: Metrics | None = None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] = lambda text: None,
+) -> Records:
+    """Train every run; the same seed is the same start, data order and keys for every optimizer.
+
+    Programs are kept with the problem: a further call with the same optimizer compiles nothing.
+
+    Args:
+      problem: what to minimize.
+      optimizer: a row of the registry, or one made on the spot.
+      runs: settings and seeds; all settings have the same names.
+      steps: of each run; `optimizer.build` is told.
+      batch_size: examples per step.
+      evaluations: how often to evaluate, at equal distances, the last time at the end; or the
+        numbers of steps after which to evaluate, ascending, 0 for before the first.
+      eval_examples: training and test examples to evaluate on, at most; by default 10,000 training
+        examples and all test examples.
+      seconds: training time of each run in place of `steps`, compiling and evaluating apart; it is
+        evaluated at the beginning, and then so many times.
+      per_step: record all metrics at every step, and end a run whose loss is not finite.
+      metrics: `(state, params, train examples) -> scalars by name`, read at each evaluation; by
+        default the main ones that the optimizer has.
+      progress: called after every chunk of steps.
+      checkpoint: folder of checkpoints, to continue from where there are any; removed at the end.
+      report: called with a line of text if a checkpoint turns out to be damaged.
+
+    Raises:
+      InterruptedTraining: after Ctrl-C, with what was recorded until then.
+    """
+    runs = tuple(runs)
+    one_by_one = per_step or seconds is not None
+    groups = len(runs) if one_by_one else -(-len(runs) // AT_ONCE)
+    width = -(-len(runs) // groups)  # the same for all groups, so that one program serves
+    budget = _Budget(_eval_steps(evaluations, steps), seconds)
+    key = (optimizer, steps, batch_size, one_by_one, width, eval_examples, metrics)
+    clock = time.perf_counter()
+    fresh = key not in problem.programs
+    if fresh:
+        problem.programs[key] = _compile(problem, *key, runs[0].setting)
+    compile_seconds = time.perf_counter() - clock if fresh else 0.0
+    program: _Program = problem.programs[key]
+
+    trained: list[Progress] = []
+    for group in range(groups):
+        members = runs[group * width : (group + 1) * width]
+        now = Progress(members)
+        trained.append(now)
+
+        def tell(now: Progress = now, group: int = group) -> None:
+            now.fraction = (group + budget.fraction(now)) / groups
+            progress(now)
+
+        saved = None
+        if checkpoint:
+            from .checkpoint import Checkpoint  # Orbax takes a second to import
+
+            identity = [problem.name, optimizer.name, steps, batch_size, [*map(list, members)]]
+            saved = Checkpoint(checkpoint / f"group-{group}", identity, report)
+        try:
+            _train_group(program, now, width, budget, saved, tell)
+        except KeyboardInterrupt as error:
+            now.status = "interrupted"
+            found = _records(optimizer, runs, trained, compile_seconds)
+            raise InterruptedTraining(found) from error
+    if checkpoint:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return _records(optimizer, runs, trained, compile_seconds)
+
+
+def one_step(
+    problem: Problem, tx: optax.GradientTransformationExtraArgs, per_step: bool = False
+) -> Callable[[Carry, PyTree], tuple[Carry, dict[str, jax.Array]]]:
+    """`(carry, batch) -> (carry, records)`: what every optimizer is given, and nothing else.
+
+    The records are the loss of the batch before the step; with `per_step`, norms and all metrics.
+    """
+
+    def step(carry: Carry, batch: PyTree) -> tuple[Carry, dict[str, jax.Array]]:
+        params, state, key, count = carry
+        batch_key = jax.random.fold_in(key, count)
+
+        def value_fn(params: PyTree) -> jax.Array:
+            return problem.losses(params, batch, batch_key)
+
+        value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
+        updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
+        params: PyTree = optax.apply_updates(params, updates)
+        records = {"loss": value}
+        if per_step:
+            records["gradient_norm"] = optax.tree.norm(grads)
+            records["step_length"] = optax.tree.norm(updates)
+            records |= optimizers.metrics(state)
+        return Carry(params, state, key, count + 1), records
+
+    return step
+
+
+def start(problem: Problem, tx: optax.GradientTransformationExtraArgs, key: jax.Array) -> Carry:
+    """What the first step is handed."""
+    init_key, step_key = jax.random.split(key)
+    params = problem.init(init_key)
+    return Carry(params, tx.init(params), step_key, jnp.zeros((), jnp.int32))
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """When a run ends and when it is evaluated: at fixed steps, or by the clock."""
+
+    eval_steps: tuple[int, ...]
+    seconds: float | None
+
+    def chunk(self, now: Progress) -> int:
+        """Steps until the next return to Python: until an evaluation, or for a moment."""
+        affordable = int(_CHUNK_SECONDS * now.step / now.seconds) if now.step else 1
+        if self.seconds is None:
+            next_eval = self.eval_steps[bisect_right(self.eval_steps, now.step)]
+            affordable = min(affordable, next_eval - now.step)
+        return max(1, min(CHUNK, affordable))
+
+    def is_due(self, now: Progress) -> bool:
+        if self.seconds is None:
+            return now.step in self.eval_steps
+        if not now.evaluations:
+            return True
+        since = now.seconds - now.evaluations[-1]["seconds"]
+        return since >= self.seconds / len(self.eval_steps)
+
+    def fraction(self, now: Progress) -> float:
+        if self.seconds is None:
+            return now.step / self.eval_steps[-1]
+        return min(now.seconds / self.seconds, 1.0)
+
+
+def _eval_steps(evaluations: int | Sequence[int], steps: int) -> tuple[int, ...]:
+    if not isinstance(evaluations, int):
+        return tuple(evaluations)
+    return tuple(steps * (k + 1) // evaluations for k in range(evaluations))
+
+
+class _Program(NamedTuple):
+    """Compiled training of a number of vectorized runs; all arrays have a leading axis of runs.
+
+    Attributes:
+      start: `runs -> carry`.
+      advance: `(runs, carry, step, count) -> (carry, records)`: so many steps; uses up `carry`.
+      evaluate: `carry -> values`, by iterate and name.
+      per_step: whether the records are complete, and what diverges ends.
+    """
+
+    start: Callable[[Sequence[Run]], Carry]
+    advance: Callable[[Sequence[Run], Carry, int, int], tuple[Carry, dict[str, np.ndarray]]]
+    evaluate: Callable[[Carry], dict[str, dict[str, np.ndarray]]]
+    per_step: bool
+
+
+def _train_group(
+    program: _Program,
+    now: Progress,
+    width: int,
+    budget: _Budget,
+    saved: Checkpoint | None,
+    tell: Callable[[], None],
+) -> None:
+    """Train runs side by side until their budget is spent; with one run, or until it diverges."""
+    runs = (*now.runs, *[now.runs[-1]] * (width - len(now.runs)))
+    carry = program.start(runs)
+    if saved:
+        carry = saved.restore(carry, now)
+    while now.status == "running":
+        if budget.is_due(now) and (not now.evaluations or now.evaluations[-1]["step"] < now.step):
+            _evaluate(program, now, carry)
+        tell()
+        if budget.fraction(now) == 1 or now.status != "running":
+            break
+        if saved and now.step:
+            saved.offer(carry, now)
+        length = budget.chunk(now)
+        clock = time.perf_counter()
+        carry, records = program.advance(runs, carry, now.step, length)
+        elapsed = time.perf_counter() - clock
+        clocks = now.seconds + elapsed * np.arange(1, length + 1) / length
+        now.chunks.append({**records, "seconds": np.tile(clocks, (width, 1))})
+        now.step, now.seconds = now.step + length, float(clocks[-1])
+        if program.per_step and not np.isfinite(records["loss"]).all():
+            now.status = "diverged"
+            tell()
+    if now.status == "running":
+        now.status = "finished"
+        if now.evaluations[-1]["step"] < now.step:  # a budget of time ends between evaluations
+            _evaluate(program, now, carry)
+    now.params = carry.params
+
+
+def _evaluate(program: _Program, now: Progress, carry: Carry) -> None:
+    values = program.evaluate(carry)
+    now.evaluations.append({"step": now.step, "seconds": now.seconds, **values})
+    if program.per_step and not np.isfinite(values[LAST]["train_loss"]).all():
+        now.status = "diverged"
+
+
+def _compile(
+    problem: Problem,
+    optimizer: Optimizer,
+    steps: int,
+    batch_size: int,
+    per_step: bool,
+    width: int,
+    eval_examples: int | None,
+    metrics: Metrics | None,
+    setting: Setting,
+) -> _Program:
+    train_examples = first(problem.data, eval_examples or TRAIN_EXAMPLES)
+    test_examples = first(problem.test, eval_examples)
+
+    def build(setting: Setting) -> optax.GradientTransformationExtraArgs:
+        tx = optimizer.build(setting, steps)
+        return optax.chain(tx, optimizers.average_iterates()) if optimizer.averaged else tx
+
+    def begin(setting: Setting, key: jax.Array) -> Carry:
+        return start(problem, build(setting), key)
+
+    def advance(
+        setting: Setting, carry: Carry, rows: jax.Array, count: jax.Array, data: PyTree
+    ) -> tuple[Carry, dict[str, jax.Array]]:
+        step = one_step(problem, build(setting), per_step)
+
+        def at(index: Any) -> PyTree:
+            return jax.tree.map(lambda leaf: leaf[rows[index]], data)
+
+        def body(index: jax.Array, loop: Any) -> Any:
+            carry, records = loop
+            carry, record = step(carry, at(index))
+            return carry, {name: records[name].at[index].set(record[name]) for name in records}
+
+        names = jax.eval_shape(step, carry, at(0))[1]
+        records = {name: jnp.zeros(CHUNK, jnp.float32) for name in names}
+        # The number of steps is dynamic, so that one program serves every chunk.
+        return jax.lax.fori_loop(0, count, body, (carry, records))
+
+    def places(carry: Carry, train_examples: PyTree) -> tuple[dict[str, PyTree], PyTree]:
+        last = carry.params
+        if optimizer.eval_params:
+            last = optimizer.eval_params()(carry.state, carry.params)
+        found = {LAST: last}
+        if optimizer.averaged:
+            found[AVERAGE] = optimizers.eval_params(carry.state, carry.params)
+        known = (metrics or _main_metrics)(carry.state, carry.params, train_examples)
+        return found, {name: jnp.float32(value) for name, value in known.items()}
+
+    begin_all = jax.jit(_over_runs(begin, width, (0, 0)))
+    advance_all = jax.jit(_over_runs(advance, width, (0, 0, 0, None, None)), donate_argnums=1)
+    places_all = jax.jit(_over_runs(places, width, (0, None)))
+
+    def settings_of(runs: Sequence[Run]) -> dict[str, jax.Array]:
+        return {
+            name: jnp.asarray([run.setting[name] for run in runs], jnp.float32) for name in setting
+        }
+
+    def start_runs(runs: Sequence[Run]) -> Carry:
+        keys = jax.vmap(jax.random.key)(jnp.asarray([run.seed for run in runs]))
+        return begin_all(settings_of(runs), keys)
+
+    def advance_runs(
+        runs: Sequence[Run], carry: Carry, step: int, count: int
+    ) -> tuple[Carry, dict[str, np.ndarray]]:
+        rows = [batches(run.seed, step, count, problem.examples, batch_size) for run in runs]
+        padded = np.pad(np.stack(rows), ((0, 0), (0, CHUNK - count), (0, 0)))
+        settings, number = settings_of(runs), np.int32(count)
+        carry, records = advance_all(settings, carry, padded, number, problem.data)
+        host = jax.device_get(records)
+        return carry, {name: values[:, :count] for name, values in host.items()}
+
+    def evaluate(carry: Carry) -> dict[str, dict[str, np.ndarray]]:
+        found, known = places_all(carry, train_examples)
+        measured = {
+            name: _measure(problem, params, width, train_examples, test_examples)
+            for name, params in found.items()
+        }
+        return jax.device_get({**measured, "metrics": known})
+
+    # Compiles, and the first execution is slower than the rest: neither counts as training.
+    any_runs = [Run(setting, 0)] * width
+    jax.block_until_ready(advance_runs(any_runs, start_runs(any_runs), 0, 1))
+    return _Program(start_runs, advance_runs, evaluate, per_step)
+
+
+def _main_metrics(state: PyTree, params: PyTree, train: PyTree) -> Mapping[str, jax.Array]:
+    del params, train
+    known = optimizers.metrics(state)
+    return {name: known[name] for name in _METRICS if name in known}
+
+
+def _measure(
+    problem: Problem, params: PyTree, width: int, train: PyTree, test: PyTree
+) -> dict[str, jax.Array]:
+    if width > 1:
+        over = problem.programs.setdefault(
+            "measures", jax.jit(jax.vmap(problem.measures, (0, None, None)))
+        )
+        return over(params, train, test)
+    values = problem.measures(jax.tree.map(lambda leaf: leaf[0], params), train, test)
+    return {name: value[None] for name, value in values.items()}
+
+
+def _over_runs(
+    function: Callable[..., Any], width: int, in_axes: tuple[int | None, ...]
+) -> Callable[..., Any]:
+    """Map over runs; a single one is not vectorized, because `lax.cond` is a branch only then."""
+    if width > 1:
+        return jax.vmap(function, in_axes)
+
+    def of_one(*arguments: Any) -> Any:
+        taken = [
+            argument if axis is None else jax.tree.map(lambda leaf: leaf[0], argument)
+            for argument, axis in zip(arguments, in_axes, strict=True)
+        ]
+        return jax.tree.map(lambda leaf: leaf[None], function(*taken))
+
+    return of_one
+
+
+def _records(
+    optimizer: Optimizer, runs: tuple[Run, ...], trained: Sequence[Progress], compile_seconds: float
+) -> Records:
+    """The tables of all runs, one below the other."""
+    evaluations, steps, status, params = [], [], [], []
+    for group in trained:
+        for place, run in enumerate(group.runs):
+            names = {"run": len(status), **run.setting, "seed": run.seed}
+            found = _evaluation_rows(group, place)
+            evaluations += [{**names, **row} for row in found]
+            if group.chunks:
+                series = group.series(place)
+                count = len(series["loss"])
+                same = {name: np.full(count, value) for name, value in names.items()}
+                steps.append({**same, "step": np.arange(1, count + 1), **series})
+            diverged = group.status == "finished" and not np.isfinite(
+                group.measures(place)["train_loss"]
+            )
+            status.append("diverged" if diverged else group.status)
+            ended = None
+            if group.params is not None:
+                ended = jax.tree.map(lambda leaf, place=place: leaf[place], group.params)
+            params.append(ended)
+    return Records(
+        optimizer=optimizer.name,
+        runs=runs[: len(status)],
+        status=tuple(status),
+        compile_seconds=compile_seconds,
+        evaluations=_columns(evaluations),
+        steps={name: np.concatenate([s[name] for s in steps]) for name in (steps or [()])[0]},
+        params=tuple(params),
+    )
+
+
+def _evaluation_rows(group: Progress, place: int) -> list[dict[str, Any]]:
+    """One row per iterate and evaluation of one run."""
+    iterates = [
+        name for name in (LAST, AVERAGE) if group.evaluations and name in group.evaluations[0]
+    ]
+    return [
+        {
+            "iterate": iterate,
+            "step": evaluation["step"],
+            "seconds": evaluation["seconds"],
+            **{name: values[place] for name, values in evaluation[iterate].items()},
+            **{name: values[place] for name, values in evaluation["metrics"].items()},
+        }
+        for iterate in iterates
+        for evaluation in group.evaluations
+    ]
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.array([row[name] for row in rows]) for name in (rows or [{}])[0]}
