@@ -225,11 +225,16 @@ def train(
 
 
 def one_step(
-    problem: Problem, tx: optax.GradientTransformationExtraArgs, per_step: bool = False
+    losses: Callable[[PyTree, PyTree, jax.Array], jax.Array],
+    tx: optax.GradientTransformationExtraArgs,
+    per_step: bool = False,
 ) -> Callable[[Carry, PyTree], tuple[Carry, dict[str, jax.Array]]]:
     """`(carry, batch) -> (carry, records)`: what every optimizer is given, and nothing else.
 
-    The records are the loss of the batch before the step; with `per_step`, norms and all metrics.
+    Args:
+      losses: `(params, batch, key) -> (n,)`, those of a problem.
+      tx: the optimizer.
+      per_step: record norms and all metrics besides the loss of the batch before the step.
     """
 
     def step(carry: Carry, batch: PyTree) -> tuple[Carry, dict[str, jax.Array]]:
@@ -237,7 +242,7 @@ def one_step(
         batch_key = jax.random.fold_in(key, count)
 
         def value_fn(params: PyTree) -> jax.Array:
-            return problem.losses(params, batch, batch_key)
+            return losses(params, batch, batch_key)
 
         value, grads = jax.value_and_grad(lambda p: jnp.mean(value_fn(p)))(params)
         updates, state = tx.update(grads, state, params, value=value, grad=grads, value_fn=value_fn)
@@ -379,7 +384,7 @@ def _compile(
     def advance(
         setting: Setting, carry: Carry, rows: jax.Array, count: jax.Array, data: PyTree
     ) -> tuple[Carry, dict[str, jax.Array]]:
-        step = one_step(problem, build(setting), per_step)
+        step = one_step(problem.losses, build(setting), per_step)
 
         def at(index: Any) -> PyTree:
             return jax.tree.map(lambda leaf: leaf[rows[index]], data)
