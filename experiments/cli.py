@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import accelerators, arguments, resuming, settings
-from .benchmark import methods as benchmark_methods
-from .benchmark import options as options_of_benchmark
-from .benchmark import threads
-from .benchmark.suite import PROFILES
-from .errors import UsageError, unknown_name
-from .optimizer_specs import DEFAULT_RATES, RATE_FREE
-from .problems.registry import PROBLEMS
+from . import accelerators, registry, suite
+from . import benchmark as benchmarks
+from . import compare as comparisons
+from .errors import UsageError, output_folder, positive_integer, spread, unknown_name
 from .reproductions import registry as reproductions
 
 INTERRUPTED = 130  # exit code of a program stopped by Ctrl-C
@@ -33,19 +30,28 @@ class Group(click.Group):
             ctx.exit(2)
 
 
-class CompareCommand(click.Command):
-    """Lets `--optimizers` take several words."""
+class Command(click.Command):
+    """Lets some options take several words."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, arguments.spread(args, "--optimizers", stop=PROBLEMS))
+        for parameter in self.params:
+            if isinstance(parameter, click.Option) and parameter.multiple:
+                args = spread(args, parameter.opts[0], stop=registry.PROBLEMS)
+        return super().parse_args(ctx, args)
 
 
-class BenchmarkCommand(click.Command):
-    """Lets `--methods` and `--batch-size` take several words."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = arguments.spread(args, "--methods", stop=PROBLEMS)
-        return super().parse_args(ctx, arguments.spread(words, "--batch-size", stop=PROBLEMS))
+_OF_GROUP = {
+    words: ", ".join(row.name for row in registry.group(*groups))
+    for words, groups in {
+        "ours": ("ours", "direction"),
+        "baselines": ("baseline",),
+        "others": ("learning_rate_free",),
+        "variations": ("scaled", "ablation"),
+    }.items()
+}
+_data_dir = click.option(
+    "--data-dir", metavar="DIR", help="Prepared datasets [default: $TFDS_DATA_DIR]."
+)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,29 +63,30 @@ def main() -> None:
 @main.command("problems")
 def problems_command() -> None:
     """List the test problems."""
-    width = max(len(name) for name in PROBLEMS)
-    for name, entry in PROBLEMS.items():
+    width = max(len(name) for name in registry.PROBLEMS)
+    for name, entry in registry.PROBLEMS.items():
         click.echo(f"{name:<{width}}  {entry.description}")
 
 
 @main.command(
-    cls=CompareCommand,
-    epilog=f"Optimizers: {', '.join(RATE_FREE)}, which need no learning rate, and the baselines "
-    f"{', '.join(DEFAULT_RATES)}, whose rate follows a colon, for example adam:1e-3.",
+    cls=Command,
+    epilog=f"Optimizers: {_OF_GROUP['ours']}, which need no learning rate; the baselines "
+    f"{_OF_GROUP['baselines']}, whose rate follows a colon, for example adam:1e-3; "
+    f"{_OF_GROUP['others']}; and all variations that mekax benchmark --help names.",
 )
 @click.argument("problems", metavar="[PROBLEM]...", nargs=-1)
 @click.option(
     "--optimizers",
     multiple=True,
     metavar="NAME...",
-    help=f"What to compare [default: {' '.join(settings.DEFAULT_OPTIMIZERS)}].",
+    help=f"What to compare [default: {' '.join(comparisons.DEFAULT_OPTIMIZERS)}].",
 )
 @click.option("--epochs", metavar="N", help="Passes over the data [default: the problem's].")
 @click.option("--seconds", metavar="S", help="Training time of each run, instead of --epochs.")
 @click.option("--batch-size", metavar="N", help="Examples per step [default: the problem's].")
 @click.option("--seeds", metavar="K", default="1", show_default=True, help="Repetitions.")
 @click.option("--tune", is_flag=True, help="Sweep the learning rates of the baselines.")
-@click.option("--data-dir", metavar="DIR", help="Prepared datasets [default: $TFDS_DATA_DIR].")
+@_data_dir
 @click.option("--out", metavar="DIR", help="Results and figures [default: results/PROBLEM-TIME].")
 @click.option("--resume", is_flag=True, help="Continue what was interrupted in --out, if anything.")
 @click.pass_context
@@ -89,20 +96,17 @@ def compare(ctx: click.Context, **options: Any) -> None:
     A problem is a name that `mekax problems` lists, or a Python file of your own with a function
     problem(name, source).
     """
-    checked = settings.check(**options)
-    earlier = resuming.read(checked) if options["resume"] else None
-    if options["resume"] and earlier is None:
-        click.echo(f"Nothing to continue in {checked.out}: beginning.")
-    from .compare import compare as run
-
-    if not run(checked, _console(), sys.argv, earlier):
+    asked = comparisons.check(**options)
+    if options["resume"] and asked.earlier is None:
+        click.echo(f"Nothing to continue in {asked.out}: beginning.")
+    if not comparisons.compare(asked, _console(), sys.argv):
         ctx.exit(INTERRUPTED)
 
 
 @main.command(
-    cls=BenchmarkCommand,
-    epilog=f"Methods: {', '.join(benchmark_methods.DEFAULT)}; with --ablate also "
-    f"{', '.join(benchmark_methods.ABLATIONS)}.",
+    cls=Command,
+    epilog=f"Optimizers: {_OF_GROUP['baselines']}, {_OF_GROUP['others']}, {_OF_GROUP['ours']}; "
+    f"with --ablate also {_OF_GROUP['variations']}.",
 )
 @click.argument("problems", metavar="[PROBLEM]...", nargs=-1)
 @click.option(
@@ -110,7 +114,9 @@ def compare(ctx: click.Context, **options: Any) -> None:
     metavar="NAME",
     default="standard",
     show_default=True,
-    help="How thorough: " + "; ".join(f"{n}, {p.description}" for n, p in PROFILES.items()) + ".",
+    help="How thorough: "
+    + "; ".join(f"{name}, {one.description}" for name, one in suite.PROFILES.items())
+    + ".",
 )
 @click.option(
     "--batch-size",
@@ -118,29 +124,36 @@ def compare(ctx: click.Context, **options: Any) -> None:
     metavar="N...",
     help="Examples per step [default: 32 512, in smoke 32].",
 )
-@click.option("--methods", multiple=True, metavar="NAME...", help="What to compare [default: all].")
+@click.option(
+    "--optimizers", multiple=True, metavar="NAME...", help="What to compare [default: all]."
+)
 @click.option("--ablate", is_flag=True, help="Compare variations of ours as well.")
 @click.option(
-    "--jobs", metavar="N", default="1", show_default=True, help="Processes, of one thread each."
+    "--jobs", metavar="N", default="2", show_default=True, help="Processes, of one thread each."
+)
+@click.option(
+    "--backend",
+    metavar="NAME",
+    default="loky",
+    show_default=True,
+    help="What carries the jobs: processes on this machine (loky), dask, or ray.",
 )
 @click.option("--seeds", metavar="K", help="Repetitions [default: the profile's].")
-@click.option("--data-dir", metavar="DIR", help="Prepared datasets [default: $TFDS_DATA_DIR].")
-@click.option("--out", metavar="DIR", help="Units and report; continued if it holds some.")
+@_data_dir
+@click.option("--out", metavar="DIR", help="Jobs and report; continued if it holds some.")
 @click.pass_context
 def benchmark(ctx: click.Context, **options: Any) -> None:
-    """Compare self-tuning with swept baselines and with peers, on a suite of problems.
+    """Compare self-tuning with swept baselines and with others' methods, on a suite of problems.
 
     Repeat the command with the same --out to continue what was stopped, or to add problems or
-    methods; start it several times at once, and the processes share the work.
+    optimizers; start it several times at once, and the processes share the work.
     """
-    checked = options_of_benchmark.check(**options)
-    from .benchmark.store import Store  # needs file locks, which not every system has
-
-    Store(checked.out).expect(checked.record())
-    threads.use_one()
-    from .benchmark.run import benchmark as run
-
-    if not run(checked, _console(), sys.argv):
+    asked = benchmarks.check(**options)
+    if "jax" not in sys.modules:
+        # One thread each, XLA's own name for it: processes share the cores, and no result depends
+        # on how many there are.
+        os.environ["NPROC"] = "1"
+    if not benchmarks.benchmark(asked, _console(), sys.argv):
         ctx.exit(INTERRUPTED)
 
 
@@ -150,26 +163,26 @@ def benchmark(ctx: click.Context, **options: Any) -> None:
 @click.option(
     "--rounds", metavar="N", default="20", show_default=True, help="Measurements of each."
 )
-@click.option("--out", metavar="DIR", help="Tables and picture [default: results/bench].")
+@click.option("--out", metavar="DIR", help="Tables and picture [default: results/profile].")
 @click.pass_context
-def bench(
+def profile(
     ctx: click.Context, tables: tuple[str, ...], quick: bool, rounds: str, out: str | None
 ) -> None:
     """Measure what a step costs in time and memory, next to Adam's in the same process.
 
-    Tables: models, parameters, batch, "per example", chunks, and BackPACK where PyTorch and
-    backpack-for-pytorch are installed; without any, all of them.
+    Without a TABLE, all tables are made.
     """
-    from .bench import plan
+    from .profile import TABLES
 
     for name in tables:
-        if name not in plan.TABLES:
-            raise unknown_name("a table", name, plan.TABLES)
-    n_rounds = settings.positive_integer("--rounds", rounds)
-    folder = settings.output_folder(out or "results/bench", "bench.json")
-    from .bench.run import bench as run
+        if name not in TABLES:
+            raise unknown_name("a table", name, TABLES)
+    n_rounds = positive_integer("--rounds", rounds)
+    folder = output_folder(out or "results/profile", "profile.json")
+    from .profile.run import profile as run
 
-    if not run(folder, quick, n_rounds, _console(), sys.argv, tables):
+    options = {"tables": tables, "quick": quick, "rounds": n_rounds}
+    if not run(folder, console=_console(), command=sys.argv, **options):
         ctx.exit(INTERRUPTED)
 
 
@@ -208,12 +221,12 @@ def reproduce(
     default_seeds = reproductions.QUICK_SEEDS if quick else reproductions.FULL_SEEDS
     asked = {
         "quick": quick,
-        "seeds": settings.positive_integer("--seeds", seeds or str(default_seeds)),
+        "seeds": positive_integer("--seeds", seeds or str(default_seeds)),
         "device": device,
     }
     place = accelerators.check(device)
     remarks = reproductions.check_data(names, quick)
-    folder = settings.output_folder(out or reproductions.default_folder(names))
+    folder = output_folder(out or reproductions.default_folder(names))
     for name in names:
         reproductions.finished(name, folder, asked)  # complains about other settings, before work
     for remark in remarks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol, Self
 
+import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -17,33 +18,29 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .gauges import gauges
-from .runs import Run
-from .schedule import Budget
+from .train import Progress as Training
+from .train import Records
+from .view.terminal import metrics_table
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
 _MEASURES = {"train_loss": "train loss", "test_accuracy": "test accuracy", "test_loss": "test loss"}
 
 
 class Display(Protocol):
-    """A context in which runs are shown."""
+    """A context in which trainings are shown, under titles."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
     def note(self, text: str) -> None:
-        """Show what is going on before or between runs."""
+        """Show what is going on before or between trainings."""
         ...
 
-    def update(self, run: Run, budget: Budget) -> None:
-        """Show how far a run is."""
+    def update(self, title: str, training: Training) -> None:
+        """Show how far a training is."""
         ...
 
     def say(self, text: str) -> None:
-        """Leave one line about something that the user should know."""
-        ...
-
-    def end(self, run: Run) -> None:
-        """Leave one line about a run that is over."""
+        """Leave a line about something that the user should know."""
         ...
 
 
@@ -79,16 +76,13 @@ class Bars:
     def note(self, text: str) -> None:
         self._show(text, None, "")
 
-    def update(self, run: Run, budget: Budget) -> None:
-        self._show(title(run), budget.fraction(run.steps, run.seconds), accuracy(run))
-        self._live.update(Group(self._progress, gauges(run)))
+    def update(self, title: str, training: Training) -> None:
+        self._show(title, training.fraction, accuracy(training.measures()))
+        self._live.update(Group(self._progress, metrics_table(training.series())))
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
-
-    def end(self, run: Run) -> None:
         self._clear()
-        self._console.print(outcome(run), highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _show(self, description: str, fraction: float | None, text: str) -> None:
         total = None if fraction is None else 1.0
@@ -121,35 +115,22 @@ class Lines:
         pass
 
     def note(self, text: str) -> None:
-        self._sometimes(text)
+        if time.monotonic() - self._last >= _LINE_SECONDS:
+            self.say(text)
 
-    def update(self, run: Run, budget: Budget) -> None:
-        percent = 100 * budget.fraction(run.steps, run.seconds)
-        self._sometimes(f"{title(run)}: {percent:.0f} %, {live(run)}")
+    def update(self, title: str, training: Training) -> None:
+        self.note(f"{title}: {100 * training.fraction:.0f} %, {live(training)}")
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
-
-    def end(self, run: Run) -> None:
-        self._console.print(outcome(run), highlight=False)
         self._last = time.monotonic()
 
-    def _sometimes(self, text: str) -> None:
-        if time.monotonic() - self._last >= _LINE_SECONDS:
-            self._console.print(text, highlight=False)
-            self._last = time.monotonic()
 
-
-def title(run: Run) -> str:
-    """Which run this is."""
-    return f"{run.problem} · {run.spec.label} · seed {run.seed}"
-
-
-def live(run: Run) -> str:
-    """The newest numbers of a run: batch loss, test measure, step size, noise, refusals."""
-    newest = {name: values[-1] for name, values in run.chunks[-1].items()} if run.chunks else {}
+def live(training: Training) -> str:
+    """The newest numbers: batch loss, test accuracy, step size, noise, rejected batches."""
+    newest = {name: values[-1] for name, values in training.series().items()}
     parts = [f"loss {newest['loss']:.4f}"] if newest else []
-    parts += filter(None, [accuracy(run)])
+    parts += filter(None, [accuracy(training.measures())])
     if "step_size" in newest:
         parts.append(f"step size {newest['step_size']:.2g}")
     if "snr" in newest:
@@ -159,22 +140,21 @@ def live(run: Run) -> str:
     return ", ".join(parts)
 
 
-def accuracy(run: Run) -> str:
+def accuracy(measures: dict[str, float]) -> str:
     """The newest test accuracy, if there is any."""
-    if run.evaluations and "test_accuracy" in run.evaluations[-1].values:
-        return f"test accuracy {run.evaluations[-1].values['test_accuracy']:.2%}"
-    return ""
+    return f"test accuracy {measures['test_accuracy']:.2%}" if "test_accuracy" in measures else ""
 
 
-def outcome(run: Run) -> str:
-    """One line about a run that is over."""
-    parts = [] if run.status == "finished" else [run.status]
-    if run.evaluations and run.status != "diverged":
-        values = run.evaluations[-1].values
+def outcome(title: str, records: Records) -> str:
+    """A line about a single run that is over."""
+    (status,) = records.status
+    parts = [] if status == "finished" else [status]
+    if status != "diverged":
         for name, words in _MEASURES.items():
-            if name in values and not (name == "test_loss" and "test_accuracy" in values):
-                number = values[name]
-                text = f"{number:.2%}" if name.endswith("accuracy") else f"{number:.4f}"
+            column = records.evaluations.get(name, np.empty(0))
+            if column.size and not (name == "test_loss" and "test_accuracy" in records.evaluations):
+                text = f"{column[-1]:.2%}" if name.endswith("accuracy") else f"{column[-1]:.4f}"
                 parts.append(f"{words} {text}")
-    parts.append(f"{run.steps:,} steps in {run.seconds:.1f} s")
-    return f"{title(run)}: {', '.join(parts)}"
+    seconds = records.steps["seconds"][-1] if records.steps else 0.0
+    steps = records.steps["step"][-1] if records.steps else 0
+    return f"{title}: {', '.join([*parts, f'{steps:,} steps in {seconds:.1f} s'])}"

@@ -667,12 +667,11 @@ def parse(text: str) -> tuple[Optimizer, Setting]:
     return optimizer, {**optimizer.default, "learning_rate": _rate(text, rate)}
 
 
-def parse_all(texts: Iterable[str]) -> list[tuple[Optimizer, Setting]]:
-    """Parse each text, keeping the order and dropping repetitions."""
-    parsed = [parse(text) for text in texts]
-    return list(
-        {optimizer.label(setting): (optimizer, setting) for optimizer, setting in parsed}.values()
-    )
+def parse_all(texts: Iterable[str]) -> dict[str, tuple[Optimizer, Setting]]:
+    """Parse each text, by label, keeping the order and dropping repetitions."""
+    return {
+        optimizer.label(setting): (optimizer, setting) for optimizer, setting in map(parse, texts)
+    }
 
 
 def _rate(text: str, rate: str) -> float:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PACKAGES = ("mekax", "jax", "jaxlib", "optax", "flax", "numpy")
 JOBS = "jobs"  # folder of the files of jobs, within that of the results
 MAX_STEPS = 5_000  # of a run in a file; of longer runs, every so many
+_FACTS = ("workload", "problem", "batch_size", "optimizer")
+_DONE = ("step", "seconds")  # of a run at its end
 _DIGITS = 9  # significant digits of a number in a file: enough to tell any two of float32 apart
 _STALE = 60.0  # seconds after which an unfinished file is what a killed program has left
 
@@ -38,26 +40,31 @@ def write(path: Path, records: Records, meta: Mapping[str, Any], per_step: bool 
     Args:
       path: `FOLDER/jobs/….json`.
       records: of the training.
-      meta: what else there is to know, such as `workload`, `problem` and `batch_size`.
-      per_step: write the records of the steps as well, of a long run every so many.
+      meta: what else there is to know: `workload`, `problem`, `batch_size`, ….
+      per_step: keep the records of the steps as well, of a long run every so many.
     """
-    runs = [
-        {"setting": dict(run.setting), "seed": run.seed, "status": status}
-        for run, status in zip(records.runs, records.status, strict=True)
-    ]
+    write_json(path, {**meta, **content(records, per_step)})
+
+
+def content(records: Records, per_step: bool = False) -> dict[str, Any]:
+    """What a training recorded, as it is in the file of a job."""
+    runs = []
+    for place, (run, status) in enumerate(zip(records.runs, records.status, strict=True)):
+        mine = records.steps["run"] == place if records.steps else np.empty(0, bool)
+        done = {name: records.steps[name][mine][-1] if mine.any() else 0 for name in _DONE}
+        runs.append(
+            {"setting": dict(run.setting), "seed": run.seed, "status": status}
+            | {"steps": done["step"], "seconds": done["seconds"]}
+        )
     of_runs = {"seed", *(name for run in records.runs for name in run.setting)}
     steps = _thin(records.steps) if per_step else {}
-    write_json(
-        path,
-        {
-            **meta,
-            "optimizer": records.optimizer,
-            "compile_seconds": records.compile_seconds,
-            "runs": runs,
-            "evaluations": {k: v for k, v in records.evaluations.items() if k not in of_runs},
-            "steps": {name: values for name, values in steps.items() if name not in of_runs},
-        },
-    )
+    return {
+        "optimizer": records.optimizer,
+        "compile_seconds": records.compile_seconds,
+        "runs": runs,
+        "evaluations": {k: v for k, v in records.evaluations.items() if k not in of_runs},
+        "steps": {k: v for k, v in steps.items() if k not in of_runs},
+    }
 
 
 def jobs(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
@@ -97,11 +104,11 @@ def table(contents: Sequence[Mapping[str, Any]], of: str = "evaluations") -> pd.
     from .registry import OPTIMIZERS
 
     frames = []
-    for content in contents:
-        frame = pd.DataFrame(content[of])
+    for job in contents:
+        frame = pd.DataFrame(job[of])
         if frame.empty:
             continue
-        optimizer, runs = content["optimizer"], content["runs"]
+        optimizer, runs = job["optimizer"], job["runs"]
         labels = [
             OPTIMIZERS[optimizer].label(run["setting"]) if optimizer in OPTIMIZERS else optimizer
             for run in runs
@@ -112,7 +119,7 @@ def table(contents: Sequence[Mapping[str, Any]], of: str = "evaluations") -> pd.
                 for label, run in zip(labels, runs, strict=True)
             ]
         )
-        facts = {name: content[name] for name in ("workload", "problem", "batch_size", "optimizer")}
+        facts = {name: job.get(name) for name in _FACTS}
         frames.append(frame.join(of_runs, on="run").assign(**facts))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

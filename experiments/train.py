@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from .. import optimizers
-from .data_order import batches
+from .data import batches
 from .problem import TRAIN_EXAMPLES, Problem, first
 from .registry import Optimizer, Setting
 
@@ -105,6 +105,23 @@ class Records:
         else:
             values = self.steps[name]
         return values.reshape(len(settings), len(seeds), -1)
+
+    def join(self, other: Records) -> Records:
+        """The records of both, of further runs of the same optimizer."""
+
+        def below(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
+            moved = {**theirs, "run": theirs["run"] + len(self.runs)}
+            return {name: np.concatenate([mine[name], moved[name]]) for name in mine}
+
+        return Records(
+            optimizer=self.optimizer,
+            runs=self.runs + other.runs,
+            status=self.status + other.status,
+            compile_seconds=self.compile_seconds + other.compile_seconds,
+            evaluations=below(self.evaluations, other.evaluations),
+            steps=below(self.steps, other.steps),
+            params=self.params + other.params,
+        )
 
 
 @dataclass
@@ -222,6 +239,14 @@ def train(
     if checkpoint:
         shutil.rmtree(checkpoint, ignore_errors=True)
     return _records(optimizer, runs, trained, compile_seconds)
+
+
+def build(
+    optimizer: Optimizer, setting: Setting, steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that is trained, with the average of the iterates where that is asked."""
+    tx = optimizer.build(setting, steps)
+    return optax.chain(tx, optimizers.average_iterates()) if optimizer.averaged else tx
 
 
 def one_step(
@@ -374,17 +399,13 @@ def _compile(
     train_examples = first(problem.data, eval_examples or TRAIN_EXAMPLES)
     test_examples = first(problem.test, eval_examples)
 
-    def build(setting: Setting) -> optax.GradientTransformationExtraArgs:
-        tx = optimizer.build(setting, steps)
-        return optax.chain(tx, optimizers.average_iterates()) if optimizer.averaged else tx
-
     def begin(setting: Setting, key: jax.Array) -> Carry:
-        return start(problem, build(setting), key)
+        return start(problem, build(optimizer, setting, steps), key)
 
     def advance(
         setting: Setting, carry: Carry, rows: jax.Array, count: jax.Array, data: PyTree
     ) -> tuple[Carry, dict[str, jax.Array]]:
-        step = one_step(problem.losses, build(setting), per_step)
+        step = one_step(problem.losses, build(optimizer, setting, steps), per_step)
 
         def at(index: Any) -> PyTree:
             return jax.tree.map(lambda leaf: leaf[rows[index]], data)

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 from mekax.experiments import checkpoint, train
-from mekax.experiments.data_order import batches
+from mekax.experiments.data import batches
 from mekax.experiments.registry import OPTIMIZERS, Optimizer
 from mekax.experiments.train import Run
 

@@ -1,13 +1,13 @@
-"""What is trained on, and for how long; needs no jax."""
+"""What a benchmark trains on, and for how long; needs no jax."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..optimizer_specs import RATE_GRIDS
+from .registry import Optimizer, Setting
 
-_LARGE = 128  # batches of at least so many examples take the smaller number of steps
+LARGE = 128  # batches of at least so many examples take the smaller number of steps
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Profile:
       description: one line.
       sizes: of each problem; the problems of the profile are its names.
       batch_sizes: of every problem, unless others are asked for.
-      looks: evaluations of a training, at equal distances.
-      judged: training and test examples of an evaluation, at most.
+      evaluations: of a training, at equal distances.
+      eval_examples: training and test examples of an evaluation, at most.
       rates: how many of each baseline's grid of learning rates, evenly, the largest included.
       sweep_seeds: repetitions of every setting of a baseline.
       seeds: repetitions of everything else, and of a baseline's default and best setting.
@@ -44,8 +44,8 @@ class Profile:
     description: str
     sizes: dict[str, Size]
     batch_sizes: tuple[int, ...]
-    looks: int
-    judged: int
+    evaluations: int
+    eval_examples: int
     rates: int
     sweep_seeds: int
     seeds: int
@@ -53,7 +53,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Workload:
     """One problem with one batch size: where optimizers meet.
 
     Attributes:
@@ -82,8 +82,8 @@ PROFILES = {
             "digits": Size(None, 40, 20),
         },
         batch_sizes=(32,),
-        looks=4,
-        judged=200,
+        evaluations=4,
+        eval_examples=200,
         rates=3,
         sweep_seeds=1,
         seeds=2,
@@ -102,8 +102,8 @@ PROFILES = {
             "text": Size(8_000, 600, 50),
         },
         batch_sizes=(32, 512),
-        looks=10,
-        judged=2_000,
+        evaluations=10,
+        eval_examples=2_000,
         rates=7,
         sweep_seeds=2,
         seeds=5,
@@ -124,8 +124,8 @@ PROFILES = {
             "latent-sde": Size(None, 600, 200),
         },
         batch_sizes=(64,),
-        looks=5,
-        judged=200,
+        evaluations=5,
+        eval_examples=200,
         rates=7,
         sweep_seeds=2,
         seeds=5,
@@ -144,8 +144,8 @@ PROFILES = {
             "text": Size(None, 6_000, 2_000),
         },
         batch_sizes=(32, 512),
-        looks=20,
-        judged=10_000,
+        evaluations=20,
+        eval_examples=10_000,
         rates=7,
         sweep_seeds=2,
         seeds=5,
@@ -154,15 +154,15 @@ PROFILES = {
 }
 
 
-def cells(
+def workloads(
     profile: Profile, problems: Sequence[str] = (), batch_sizes: Sequence[int] = ()
-) -> tuple[Cell, ...]:
+) -> tuple[Workload, ...]:
     """Every problem with every batch size, unless some are named, in the order of the profile."""
     return tuple(
-        Cell(
+        Workload(
             name,
             batch_size,
-            size.small_batch_steps if batch_size < _LARGE else size.large_batch_steps,
+            size.small_batch_steps if batch_size < LARGE else size.large_batch_steps,
             size.examples,
         )
         for name, size in profile.sizes.items()
@@ -171,13 +171,25 @@ def cells(
     )
 
 
-def rates(profile: Profile, kind: str) -> tuple[float, ...]:
-    """The learning rates that a baseline is swept over.
+def settings(profile: Profile, optimizer: Optimizer) -> list[Setting]:
+    """What an optimizer is trained with: of a baseline part of its grid, and its default.
 
     Example:
-      >>> rates(PROFILES["smoke"], "adam")
-      (0.0001, 0.003, 0.1)
+      >>> from .registry import OPTIMIZERS
+      >>> found = settings(PROFILES["smoke"], OPTIMIZERS["sgd"])
+      >>> list(dict.fromkeys(setting["learning_rate"] for setting in found))
+      [0.003, 0.1, 3.0]
     """
-    grid = RATE_GRIDS[kind]
+    if optimizer.group != "baseline":
+        return list(optimizer.settings)
+    grid = sorted({setting["learning_rate"] for setting in optimizer.settings})
     places = (round(i * (len(grid) - 1) / (profile.rates - 1)) for i in range(profile.rates))
-    return tuple(grid[place] for place in places)
+    rates = {grid[place] for place in places}
+    found = [setting for setting in optimizer.settings if setting["learning_rate"] in rates]
+    return found if optimizer.default in found else [*found, optimizer.default]
+
+
+def is_at_edge(tried: Sequence[Setting], chosen: Setting) -> bool:
+    """Whether a learning rate is the lowest or highest of those tried: a better may lie beyond."""
+    rates = [setting["learning_rate"] for setting in tried]
+    return len(set(rates)) > 1 and chosen["learning_rate"] in (min(rates), max(rates))

@@ -1,1 +1,0 @@
-"""A benchmark of self-tuning: many optimizers on a varied suite, each cell small."""
