@@ -1,1 +1,0 @@
-"""`mekax bench`: what a step costs in time and memory, next to Adam's in the same process."""
