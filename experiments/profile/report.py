@@ -44,7 +44,7 @@ _COLUMNS = {  # headings and formats of the tables that have a line for each row
         **_SIZE,
         "collectives": "{collectives}",
         "bytes": "{bytes:,}",
-        "bytes ÷ gradient's": "{bytes_to_gradient:.3f}",
+        "bytes / 4D": "{bytes_to_gradient:.3f}",
     },
 }
 _QUANTITIES = {  # of the tables that have a line for each optimizer: heading, column, format
