@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import operator
 import os
 import weakref
@@ -10,36 +11,31 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from .record_file import RecordFile
-from .recording import encode
+from .view.recording import HEADER, decode, encode
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps a second program out
+    fcntl = None
+
+_FIRST_LINE = f"{HEADER}\n".encode()
 _PENDING = 32  # records that may wait for the device; then it is waited for
-
-
-class _Record(NamedTuple):
-    """A record whose numbers may still be computed."""
-
-    step: int
-    on_host: dict[str, float]
-    on_device: dict[str, jax.Array]  # by dtype, the scalars of that dtype
-    names: dict[str, list[str]]  # of these scalars, by dtype
 
 
 class Recorder:
     """Record scalars of a training, from any loop, to a file that `mekax view` shows.
 
-    The file grows by one line of JSON a record and is never rewritten, so that a crash costs the
-    newest records at most. Opened again, it is continued: a torn last line is cut off, and the
-    records of a training that went back to a checkpoint replace those of the steps it repeats.
+    The file grows by one line of JSON for each record and is never rewritten: a crash costs the
+    newest records at most. A new Recorder on the same path continues it: a torn last line is cut
+    off, and the records of a training that went back to a checkpoint replace those of the steps
+    that it repeats.
 
-    `write` does not wait for the device. One small program copies the scalars together, so that
-    the state may be donated to the next step, and their transfer starts; they are written once
-    they have arrived, by a later call or by `close`. Only when 32 records are outstanding is the
-    oldest waited for.
+    `write` does not wait for the device. One small program copies the scalars, so that the state
+    may be donated to the next step, and starts their transfer; a later call, or `close`, writes
+    them. Only when 32 records are outstanding does `write` wait for the oldest.
 
     Args:
       path: of the file, such as `run.jsonl`; `mekax view` names the run by it.
@@ -64,7 +60,7 @@ class Recorder:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._file = RecordFile(Path(path).expanduser())
+        self._file = _File(Path(path).expanduser())
         self._pending: deque[_Record] = deque()
         self._last = 0
         # Runs also where a program ends without closing.
@@ -83,17 +79,8 @@ class Recorder:
           ValueError: if steps go back, the recorder is closed, or a name occurs twice.
         """
         self._check_open()
-        number = self._step(step)
-        found = _merge(scalars or {}, extra)
-        for name, value in found.items():
-            _check_scalar(name, value)
-        device = {name: value for name, value in found.items() if isinstance(value, jax.Array)}
-        host = {name: _number(value) for name, value in found.items() if name not in device}
-        together = _together(device) if device else {}
-        for array in together.values():
-            array.copy_to_host_async()
-        self._last = number
-        self._pending.append(_Record(number, host, together, _names_by_dtype(device)))
+        self._pending.append(_record(self._step(step), _merge(scalars or {}, extra)))
+        self._last = self._pending[-1].step
         _drain(self._file, self._pending, wait_above=_PENDING)
 
     def extend(self, steps: Any, columns: Mapping[str, Any]) -> None:
@@ -155,6 +142,27 @@ class Recorder:
         return number
 
 
+class _Record(NamedTuple):
+    """A record whose numbers may still be computed."""
+
+    step: int
+    on_host: dict[str, float]
+    on_device: dict[str, jax.Array]  # by dtype, the scalars of that dtype
+    names: dict[str, list[str]]  # of these scalars, by dtype
+
+
+def _record(step: int, scalars: Mapping[str, Any]) -> _Record:
+    """Check scalars, and start the transfer of those on the device."""
+    for name, value in scalars.items():
+        _check_scalar(name, value)
+    device = {name: value for name, value in scalars.items() if isinstance(value, jax.Array)}
+    host = {name: _number(value) for name, value in scalars.items() if name not in device}
+    stacked = _stack(device) if device else {}
+    for array in stacked.values():
+        array.copy_to_host_async()
+    return _Record(step, host, stacked, _names_by_dtype(device))
+
+
 def _merge(scalars: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     names = [*scalars, *extra]
     for name in names:
@@ -177,29 +185,25 @@ def _check_scalar(name: str, value: Any) -> None:
     if isinstance(value, (bool, int, float)):
         return
     if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        raise TypeError(
-            f"mekax: expected {name!r} to be a number, got {type(value).__name__}. "
-            "Record real scalars only."
-        )
-    if value.ndim:
-        raise TypeError(
-            f"mekax: expected {name!r} to be a scalar, got an array of shape {value.shape}. "
-            "Record its mean or norm, or use Recorder.extend for one value a step."
-        )
-    if not _is_real(value.dtype):
-        raise TypeError(
-            f"mekax: expected {name!r} to be a real number, got dtype {value.dtype}. "
-            "Record real scalars only."
-        )
-    if isinstance(value, jax.Array) and value.is_deleted():
+        got = type(value).__name__
+    elif value.ndim:
+        got = f"an array of shape {value.shape}"
+    elif not _is_real(value.dtype):
+        got = f"dtype {value.dtype}"
+    elif isinstance(value, jax.Array) and value.is_deleted():
         raise ValueError(
             f"mekax: expected {name!r} to be there still, but its buffer was donated to a later "
             "step. Record the metrics of a state before the next step takes it."
         )
+    else:
+        return
+    raise TypeError(
+        f"mekax: expected {name!r} to be a real scalar, got {got}. Record the mean or norm of an "
+        "array, or use Recorder.extend for one value a step."
+    )
 
 
-# What numpy says of a dtype takes as long as everything else about a scalar, and is asked at
-# every step.
+# To ask NumPy about a dtype takes as long as the rest of the work on a scalar.
 @cache
 def _is_real(dtype: np.dtype) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
@@ -210,11 +214,11 @@ def _dtype_name(dtype: np.dtype) -> str:
     return str(dtype)
 
 
+# One stack of each dtype costs a quarter of copying 19 scalars one by one.
 @jax.jit
-def _together(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Scalars by name ↦ arrays by dtype, each scalar in its own."""
-    names = _names_by_dtype(scalars)
-    return {dtype: jnp.stack([scalars[name] for name in names[dtype]]) for dtype in names}
+def _stack(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    by_dtype = _names_by_dtype(scalars).items()
+    return {dtype: jnp.stack([scalars[name] for name in names]) for dtype, names in by_dtype}
 
 
 def _names_by_dtype(scalars: Mapping[str, jax.Array]) -> dict[str, list[str]]:
@@ -230,12 +234,11 @@ def _number(value: Any) -> float:
     return int(plain) if isinstance(plain, int) and abs(plain) < 2**63 else float(plain)
 
 
-def _drain(file: RecordFile, pending: deque[_Record], wait_above: int) -> None:
+def _drain(file: _File, pending: deque[_Record], wait_above: int) -> None:
     """Write what has arrived, in order, waiting while more than so many records are left."""
     while pending:
         record = pending[0]
-        arrived = all(_is_ready(array) for array in record.on_device.values())
-        if not arrived and len(pending) <= wait_above:
+        if len(pending) <= wait_above and not all(map(_is_ready, record.on_device.values())):
             return
         scalars = dict(record.on_host)
         for dtype, array in record.on_device.items():
@@ -249,8 +252,86 @@ def _is_ready(array: jax.Array) -> bool:
     return array.is_ready()  # pyright: ignore[reportAttributeAccessIssue]: not declared
 
 
-def _finish(file: RecordFile, pending: deque[_Record]) -> None:
+def _finish(file: _File, pending: deque[_Record]) -> None:
     try:
         _drain(file, pending, wait_above=0)
     finally:
         file.close()
+
+
+class _File:
+    """A recording, new or begun before, to which one program appends whole lines.
+
+    Each call hands its lines to the operating system at once: a program that is killed loses
+    nothing of what was appended. What a crash left of a last line is cut off when the file is
+    opened again; a failed append leaves the file as it was.
+    """
+
+    def __init__(self, path: Path):
+        if path.is_dir():
+            raise IsADirectoryError(
+                f"mekax: expected the path of a file to record to, got the folder {path}. "
+                f"Pass for example {path / 'run.jsonl'}."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b", buffering=0)
+        try:
+            self._lock(path)
+            self._size = self._intact(path)
+            self._file.truncate(self._size)
+            if not self._size:
+                self.append(_FIRST_LINE)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, lines: bytes) -> None:
+        """Append lines, all of them or none."""
+        try:
+            written = 0
+            while written < len(lines):
+                written += self._file.write(lines[written:]) or 0
+        except BaseException:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(lines)
+
+    def close(self) -> None:
+        """Wait for the disk and close the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def _lock(self, path: Path) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BlockingIOError(
+                f"mekax: expected a recording that nothing else writes to, but {path} is in use. "
+                "Close the other Recorder, or pass another path."
+            ) from error
+
+    def _intact(self, path: Path) -> int:
+        """Length of the file up to the end of its last whole line."""
+        if not path.stat().st_size:
+            return 0
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            first = content[: len(_FIRST_LINE)]
+            begin = content.rfind(b"\n", 0, len(content) - 1) + 1
+            last, end = content[begin:], len(content)
+        if first != _FIRST_LINE:
+            if _FIRST_LINE.startswith(first):
+                return 0  # killed while the first line was written
+            raise ValueError(
+                f"mekax: expected {path} to be a recording or not to exist, but it does not begin "
+                f"with {HEADER}. Pass another path; the file has been left as it is."
+            )
+        if begin == 0:
+            return end
+        try:
+            decode(last)
+        except ValueError:
+            return begin  # such as the zeros that a crash of the machine may leave
+        return end if last.endswith(b"\n") else begin

@@ -25,7 +25,8 @@ MODULES = sorted(
     for info in pkgutil.iter_modules(package.__path__)
 )
 RECORDINGS = [
-    f"mekax.experiments.{name}" for name in ("recorder", "recording", "gauges", "view.thinning")
+    f"mekax.experiments.{name}"
+    for name in ("recorder", "view.quantities", "view.recording", "view.terminal")
 ]
 
 

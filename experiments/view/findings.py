@@ -1,11 +1,13 @@
-"""What the numbers of a run say by themselves: the signs of the captions, found by thresholds."""
+"""What stands out in the numbers of a run: the signs of the captions, found by thresholds."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 
-from ..recording import Recording, Series
-from .quantities import MISMATCH, RATIO
+from .quantities import MISMATCH, NEWTON_RATIO, derive
+from .recording import Recording, Series
 
 _ENOUGH = 40  # records, below which quarters say little
 DIFFERENCES = 3  # metric "differentiation" where a model is differentiated by differences
@@ -16,86 +18,71 @@ def findings(run: Recording) -> list[str]:
 
     Thresholds are round numbers: a finding says where to look, not what to do.
     """
-    found = []
-    mismatch = _late(run, "gradient_mismatch", enough=1)
-    if mismatch is not None and mismatch > MISMATCH:
-        found.append(
+    return list(_found(derive(run.series)))
+
+
+def _found(run: Mapping[str, Series]) -> Iterator[str]:
+    mismatch = _quarter(run, "gradient_mismatch", enough=1)
+    if mismatch > MISMATCH:
+        yield (
             "The gradient is not that of the mean of value_fn's losses: their slopes differ by "
             f"{100 * mismatch:.0f} %. Likely causes: it is of the sum and not of the mean; it was "
             "clipped, scaled or penalized (pass the raw one as grad=); it is of another batch, key "
             "or dropout mask; its sign is wrong."
         )
     if _last(run, "differentiation") == DIFFERENCES:
-        found.append(
+        yield (
             "Differentiated by differences of gradients, which cost two more gradients and leave "
             "about two digits of the curvature: value_fn has no forward-mode rule, or "
             "differentiation='differences' was chosen."
         )
-    rejected = _last(run, "num_rejected")
-    if rejected:
-        found.append(f"Batches rejected as something was not finite: {rejected:,.0f}.")
-    snr, gain = _late(run, "snr"), _late(run, "gain")
-    if snr is not None and snr < 1:
-        found.append(f"Noise-dominated: the signal-to-noise ratio of the slope is {snr:.2g}.")
-    if snr is not None and snr > 100 and (gain is None or gain > 0.5):
-        found.append(f"The batch may be larger than needed: signal-to-noise ratio {snr:.2g}.")
-    slope_ratio = _late(run, "slope_ratio")
-    if slope_ratio is not None and slope_ratio < 0.3:
-        found.append(f"Miscalibrated: {slope_ratio:.2g} of the predicted slope is confirmed.")
-    rise = _ratio(run, "curvature")
-    if rise is not None and rise > 10:
-        found.append(f"Curvature rising: {rise:.2g} times that of the first quarter.")
-    fall = _ratio(run, "radius")
-    if fall is not None and fall < 1e-3 and not (rise and rise > 10):
-        found.append(f"Trust region collapsing: its radius is {fall:.1g} of the first quarter's.")
-    ratio = RATIO(run)
-    if ratio is not None:
-        middle = _median(Series(ratio.steps, ratio.values), late=True)
-        if middle is not None and middle > 1.8:
-            found.append(f"At the edge of stability: {middle:.2g} Newton steps a step.")
-    return found + _not_adapted(run)
+    if (rejected := _last(run, "num_rejected")) > 0:
+        yield f"Batches rejected because something was not finite: {rejected:,.0f}."
+    snr = _quarter(run, "snr")
+    if snr < 1:
+        yield f"Noise-dominated: the signal-to-noise ratio of the slope is {snr:.2g}."
+    if snr > 100 and not _quarter(run, "gain") <= 0.5:
+        yield f"The batch may be larger than needed: signal-to-noise ratio {snr:.2g}."
+    if (slope_ratio := _quarter(run, "slope_ratio")) < 0.3:
+        yield f"Miscalibrated: {slope_ratio:.2g} of the predicted slope is confirmed."
+    rise = _growth(run, "curvature")
+    if rise > 10:
+        yield f"Curvature rising: {rise:.2g} times that of the first quarter."
+    elif (fall := _growth(run, "radius")) < 1e-3:
+        yield f"Trust region collapsing: its radius is {fall:.1g} of the first quarter's."
+    if (ratio := _quarter(run, NEWTON_RATIO)) > 1.8:
+        yield f"At the edge of stability: {ratio:.2g} Newton steps a step."
+    adapted = run.get("num_adaptations")
+    if adapted and adapted.steps.size >= _ENOUGH and not _last(run, "phase") < 1:
+        begin = 3 * adapted.steps.size // 4
+        gained, made = (array[-1] - array[begin] for array in (adapted.values, adapted.steps))
+        if gained < made / 2:
+            yield "Few steps are made as chosen: does something change the updates after the rule?"
 
 
-def _not_adapted(run: Recording) -> list[str]:
-    """Whether the steps made are not those that were chosen."""
-    series = run.series.get("num_adaptations")
-    phase = _last(run, "phase")
-    if series is None or series.steps.size < _ENOUGH or (phase is not None and phase < 1):
-        return []
-    begin = 3 * series.steps.size // 4
-    gained = series.values[-1] - series.values[begin]
-    made = series.steps[-1] - series.steps[begin]
-    if gained >= made / 2:
-        return []
-    return ["Few steps are made as chosen: does something change the updates after the rule?"]
+# Comparisons with NaN, which stands for what is not known, are false.
 
 
-def _last(run: Recording, name: str) -> float | None:
-    if name not in run.series:
-        return None
-    values = run.series[name].values
-    values = values[np.isfinite(values)]
-    return float(values[-1]) if values.size else None
+def _last(run: Mapping[str, Series], name: str) -> float:
+    finite = run[name].values if name in run else np.empty(0)
+    finite = finite[np.isfinite(finite)]
+    return float(finite[-1]) if finite.size else np.nan
 
 
-def _late(run: Recording, name: str, enough: int = _ENOUGH) -> float | None:
-    return _median(run.series[name], late=True, enough=enough) if name in run.series else None
-
-
-def _ratio(run: Recording, name: str) -> float | None:
-    """Median of the last quarter over that of the first, if both are positive."""
-    if name not in run.series:
-        return None
-    first, last = (_median(run.series[name], late) for late in (False, True))
-    return last / first if first and last and first > 0 and last > 0 else None
-
-
-def _median(series: Series, late: bool, enough: int = _ENOUGH) -> float | None:
-    """Median over the last quarter, or the first."""
-    values = series.values
-    if values.size < enough:
-        return None
+def _quarter(
+    run: Mapping[str, Series], name: str, last: bool = True, enough: int = _ENOUGH
+) -> float:
+    """Median of what is finite in the last quarter, or the first; NaN of too few records."""
+    if name not in run or run[name].values.size < enough:
+        return np.nan
+    values = run[name].values
     quarter = max(1, values.size // 4)
-    part = values[-quarter:] if late else values[:quarter]
+    part = values[-quarter:] if last else values[:quarter]
     part = part[np.isfinite(part)]
-    return float(np.median(part)) if part.size else None
+    return float(np.median(part)) if part.size else np.nan
+
+
+def _growth(run: Mapping[str, Series], name: str) -> float:
+    """Median of the last quarter over that of the first; NaN unless both are positive."""
+    first, last = _quarter(run, name, last=False), _quarter(run, name)
+    return last / first if first > 0 and last > 0 else np.nan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from .. import plots
-from ..panels import log_scale
-from .page import Group, colors
-from .quantities import Drawn
-from .thinning import thin
-from .traces import Trace
+from .page import Group
+from .quantities import Drawn, Trace
 
 _COLUMNS = 3
 _DASHES = {"solid": "-", "faint": "-", "dashed": "--", "dotted": ":"}
@@ -28,21 +24,29 @@ def picture(group: Group, path: Path) -> Path:
     """Draw every plot of a group into one file and return its path."""
     columns = min(_COLUMNS, len(group.plots))
     rows = -(-len(group.plots) // columns)
-    whole = plots.figure(4.6 * columns, 4.3 * rows + 0.8)
-    axes = np.atleast_1d(whole.subplots(rows, columns)).ravel()
-    shades = colors(group.runs)
+    width, height = 4.6 * columns, 4.3 * rows + 0.8
+    figure = plots.figure(width, height)
+    # Cells of one size need no layout engine, which would take longer than everything else.
+    figure.set_layout_engine(None)
+    figure.subplots_adjust(
+        left=0.75 / width,
+        right=1 - 0.15 / width,
+        bottom=1 / height,
+        top=1 - 0.8 / height,
+        wspace=0.2,
+        hspace=0.5,
+    )
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for drawn, place in zip(group.plots, axes, strict=False):
-        _draw(place, drawn, shades)
+        _draw(place, drawn, group.colors)
     for place in axes[len(group.plots) :]:
         place.set_axis_off()
-    families = dict(zip((run.family for run in group.runs), shades, strict=True))
-    handles = [
-        Line2D([], [], color=color, label=f" {_plain(name)}") for name, color in families.items()
-    ]
-    whole.legend(handles=handles, loc="outside upper left", ncols=6, frameon=False, fontsize=10)
+    families = dict(zip((run.family for run in group.runs), group.colors, strict=True))
+    handles = [Line2D([], [], color=c, label=f" {_plain(name)}") for name, c in families.items()]
+    figure.legend(handles=handles, loc="upper left", ncols=6, frameon=False, fontsize=10)
     if group.name:
-        whole.suptitle(_plain(group.name), fontsize=13)
-    return plots.save(whole, path)
+        figure.suptitle(_plain(group.name), fontsize=13)
+    return plots.save(figure, path)
 
 
 def _plain(text: str) -> str:
@@ -50,31 +54,26 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _draw(axes: Axes, drawn: Drawn, shades: Sequence[str]) -> None:
-    solid = {run for run, line in drawn.lines if line.dash == "solid"}
-    main = [line.dash != "faint" or run not in solid for run, line in drawn.lines]
-    scaled = []
-    for (run, line), strong in zip(drawn.lines, main, strict=True):
-        scaled += _line(axes, line, shades[run], strong)
+def _draw(axes: Axes, drawn: Drawn, colors: list[str]) -> None:
+    scaled = [line for trace in drawn.traces for line in _line(axes, trace, colors[trace.run])]
     for height, name in drawn.plot.marks:
         axes.axhline(height, color="0.6", lw=0.8, ls=":")
-        axes.annotate(
-            name,
-            (0.01, height),
-            xycoords=("axes fraction", "data"),
-            annotation_clip=True,  # none where the mark is out of sight
-            fontsize=7,
-            color="0.4",
-        )
+        where = {"xycoords": ("axes fraction", "data"), "annotation_clip": True}  # if in sight
+        axes.annotate(name, (0.01, height), **where, fontsize=7, color="0.4")
     axes.grid(True, which="major", color="0.9", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if drawn.plot.scale == "log":
-        log_scale(axes, scaled)
-    foot = axes.get_ylim()[0] if axes.get_yscale() == "log" else -np.inf
-    for (run, line), strong in zip(drawn.lines, main, strict=True):
-        if strong and line.spread is not None:
-            _band(axes, line, line.spread, shades[run], foot)
+        plots.log_scale(axes, scaled)
+    limits = axes.get_ylim()
+    foot = limits[0] if axes.get_yscale() == "log" else -np.inf
+    for trace in drawn.traces:
+        if trace.strong and trace.spread is not None:
+            edges = (_medians(trace.values + sign * trace.spread) for sign in (-1, 1))
+            low, high = (np.maximum(edge, foot) for edge in edges)
+            color = colors[trace.run]
+            axes.fill_between(trace.steps, low, high, color=color, alpha=0.15, lw=0)
+    axes.set_ylim(limits)
     axes.set_title(_plain(drawn.plot.title), fontsize=11)
     axes.set_ylabel(_plain(drawn.plot.unit), fontsize=9)
     axes.tick_params(labelsize=8)
@@ -82,33 +81,16 @@ def _draw(axes: Axes, drawn: Drawn, shades: Sequence[str]) -> None:
     axes.set_xlabel(f"step\n{_plain(caption)}", fontsize=7)
 
 
-def _line(axes: Axes, line: Trace, color: str, strong: bool) -> list[Line2D]:
+def _line(axes: Axes, trace: Trace, color: str) -> list[Line2D]:
     """Draw a line, faint as recorded and strong as running medians; return what sets the scale."""
-    kept = thin(line.values)
-    x, y = line.steps[kept], _finite(line.values[kept])
-    drawn = []
-    if line.dash in ("solid", "faint"):
-        drawn += axes.plot(x, y, color=color, lw=0.6, alpha=0.3)
-    if strong:
-        marker = "o" if y.size <= _FEW else ""
-        drawn += axes.plot(
-            x, _medians(y), _DASHES[line.dash], color=color, lw=1.3, marker=marker, ms=3
-        )
-    return drawn
-
-
-def _band(axes: Axes, line: Trace, spread: np.ndarray, color: str, foot: float) -> None:
-    """Fill what is within the spread and above the foot, keeping the limits of the axis."""
-    limits = axes.get_ylim()
-    kept = thin(line.values)
-    low, high = (_medians(_finite(line.values[kept] + sign * spread[kept])) for sign in (-1, 1))
-    low, high = np.maximum(low, foot), np.maximum(high, foot)
-    axes.fill_between(line.steps[kept], low, high, color=color, alpha=0.15, lw=0)
-    axes.set_ylim(limits)
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.nan)
+    lines = []
+    if trace.dash in ("solid", "faint"):
+        lines += axes.plot(trace.steps, trace.values, color=color, lw=0.6, alpha=0.3)
+    if trace.strong:
+        dots = {"marker": "o", "ms": 3} if trace.values.size <= _FEW else {}
+        medians, dash = _medians(trace.values), _DASHES[trace.dash]
+        lines += axes.plot(trace.steps, medians, dash, color=color, lw=1.3, **dots)
+    return lines
 
 
 def _medians(values: np.ndarray) -> np.ndarray:

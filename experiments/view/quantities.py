@@ -1,388 +1,350 @@
-"""What a report shows: one plot a quantity, how to read it, and which sign means what."""
+"""What a report shows: one plot for each quantity, how to read it, and what to look for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..recording import Recording
-from .traces import Maker, Trace, computed, recorded, summed
+from .recording import Recording, Series
 
-Scale = Literal["log", "linear"]
+Dash = Literal["solid", "dashed", "dotted", "faint"]
 
-# As mekax.optimizers has them, whose import would take longer than a report.
+# As mekax.optimizers has them; importing JAX would take longer than writing a report.
 MISMATCH = 0.1  # of slopes, above which the gradient is not that of value_fn
 OUTCOMES = ("none", "taken", "truncated", "external", "unresolved", "skipped", "rejected")
+
+# Derived quantities, under names that no user records.
+_DESCENT, NEWTON_RATIO = "−slope", "step / Newton step"
+_NEWTON_STEP, _STABILITY_EDGE = "Newton step −s/h", "edge of stability −2s/h"
+_PREDICTED, _REALIZED = "Σ predicted change", "Σ realized change"
+
+
+class Line(NamedTuple):
+    """A quantity in a plot, how it is drawn, and the quantity that spreads a band around it."""
+
+    quantity: str
+    label: str
+    dash: Dash = "solid"
+    spread: str = ""
 
 
 class Plot(NamedTuple):
     """One plot of a report.
 
     Attributes:
-      title: what is shown.
+      title: what it shows.
       unit: of the vertical axis.
-      lines: make the lines of a run; what it has not recorded is left out.
+      lines: the quantities; those that a run has not recorded are left out.
       read: how to read the plot.
-      signs: what is seen, and what it means.
+      signs: patterns to look for, and what they mean.
       scale: of the vertical axis, unless the values do not suit it.
       marks: heights of special meaning, with their names.
     """
 
     title: str
     unit: str
-    lines: tuple[Maker, ...]
+    lines: tuple[Line, ...]
     read: str
     signs: tuple[tuple[str, str], ...] = ()
-    scale: Scale = "log"
+    scale: Literal["log", "linear"] = "log"
     marks: tuple[tuple[float, str], ...] = ()
 
 
-class Drawn(NamedTuple):
-    """A plot with the lines of all runs that have something to show in it.
+class Trace(NamedTuple):
+    """A line of one run, ready to be drawn.
 
     Attributes:
-      plot: the plot.
-      lines: run, counted from 0, and line.
+      run: counted from 0.
+      label: what it is, besides the name of the run.
+      dash: how it is drawn.
+      strong: whether running medians are drawn over what was recorded.
+      steps: increasing, shape (n,).
+      values: shape (n,), finite or NaN.
+      spread: half the width of a band around the line, shape (n,), finite or NaN; or None.
     """
 
+    run: int
+    label: str
+    dash: Dash
+    strong: bool
+    steps: np.ndarray
+    values: np.ndarray
+    spread: np.ndarray | None
+
+
+class Drawn(NamedTuple):
+    """A plot with the lines of all runs that have something to show in it."""
+
     plot: Plot
-    lines: list[tuple[int, Trace]]
+    traces: list[Trace]
 
-
-def newton_ratio(length: np.ndarray, curvature: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Step over Newton step, −L h / s; not a number where the line has no minimum ahead."""
-    return np.where((slope < 0) & (curvature > 0), -length * curvature / slope, np.nan)
-
-
-def _newton_step(
-    step_size: np.ndarray, length: np.ndarray, curvature: np.ndarray, slope: np.ndarray
-) -> np.ndarray:
-    ratio = newton_ratio(length, curvature, slope)
-    return step_size / np.where(ratio > 0, ratio, np.nan)
-
-
-# Slope and curvature are per unit length, so that the length of the step is needed as well: as
-# recorded, or from the norm of the direction.
-_LENGTHS = ("step_length", "curvature", "slope")
-_NORMS = ("step_size", "direction_norm", "curvature", "slope")
-
-
-def _newton_lines(factor: float, label: str, dash: Literal["dashed", "dotted"]) -> Maker:
-    return _first(
-        computed(
-            ("step_size", *_LENGTHS),
-            lambda size, length, h, s: factor * _newton_step(size, length, h, s),
-            label,
-            dash,
-        ),
-        computed(
-            _NORMS,
-            lambda size, norm, h, s: factor * _newton_step(size, size * norm, h, s),
-            label,
-            dash,
-        ),
-    )
-
-
-def _first(*makers: Maker) -> Maker:
-    """The first line that can be made."""
-
-    def make(recording: Recording) -> Trace | None:
-        return next((line for line in (maker(recording) for maker in makers) if line), None)
-
-    return make
-
-
-RATIO = _first(
-    computed(_LENGTHS, newton_ratio, "step / Newton step"),
-    computed(
-        _NORMS, lambda size, norm, h, s: newton_ratio(size * norm, h, s), "step / Newton step"
-    ),
-)
 
 PLOTS = (
     Plot(
-        "Loss",
-        "loss",
-        (
-            recorded("loss", "batch", "faint"),
-            recorded("loss_mean", "filtered", "solid", spread="loss_std"),
-            recorded("train_loss", "whole training set", "dashed"),
-            recorded("test_loss", "test set", "dotted"),
-        ),
-        "Faint: the mean loss of each batch. Solid: the filtered loss u with its band ± √s, one "
-        "standard deviation. Dashed and dotted: the loss over all training or test data, where it "
-        "was evaluated.",
-        (
-            ("The band is wider than what the line falls by", "noise-dominated: a batch does not "
-             "show whether steps help. Take larger batches, or evaluate an average of iterates."),
-            ("The line stays on one side of the faint points", "filter miscalibrated: it relies on "
-             "predictions that do not come true. See predicted and realized change."),
-            ("The line rises for long", "the steps are too long: see the step against the Newton "
-             "step; or the learning rate, if it is a baseline's."),
-        ),
+        "Loss", "loss",
+        (Line("loss", "batch", "faint"), Line("loss_mean", "filtered", spread="loss_std"),
+         Line("train_loss", "whole training set", "dashed"),
+         Line("test_loss", "test set", "dotted")),
+        "Faint: mean loss of each batch. Solid: filtered loss u, with a band of one standard "
+        "deviation √s. Dashed and dotted: loss over the training and the test data, where it was "
+        "evaluated.",
+        (("The band is wider than the descent", "noise-dominated: a batch does not show whether "
+          "steps help. Take larger batches, or evaluate an average of the iterates."),
+         ("The line stays on one side of the faint points", "filter miscalibrated: its predictions "
+          "do not come true. See predicted and realized change."),
+         ("The line rises for long", "the steps are too long: see the step against the Newton "
+          "step, or lower the learning rate of a baseline.")),
     ),
     Plot(
-        "Step size",
-        "step size α",
-        (
-            recorded("step_size", "chosen", "solid", spread="step_size_std"),
-            _newton_lines(1, "Newton step −s/h", "dashed"),
-            _newton_lines(2, "edge of stability −2s/h", "dotted"),
-        ),
-        "Solid: the step size chosen, updates = −α · direction; its band is one standard "
+        "Step size", "step size α",
+        (Line("step_size", "chosen", spread="step_size_std"),
+         Line(_NEWTON_STEP, _NEWTON_STEP, "dashed"),
+         Line(_STABILITY_EDGE, _STABILITY_EDGE, "dotted")),
+        "Solid: the step size chosen, updates = −α · direction, with a band of one standard "
         "deviation of the Newton step. Dashed: the Newton step −s/h, the minimum along the line. "
-        "Dotted: −2s/h, the edge of stability, from where on a step gains nothing. Sizes are in "
-        "units of the direction: compare shapes, not heights, between different directions.",
-        (
-            ("Falls steadily while the curvature does not rise", "noise-dominated: the step "
-             "anneals. Late in training it should; early, larger batches let it stay longer."),
-            ("Falls as the curvature rises", "the step follows the curvature; nothing is wrong."),
-            ("Stays near the dotted line", "edge of stability: see the next plot."),
-            ("Falls to 0 at single steps", "rejected batches: see there."),
-        ),
+        "Dotted: the edge of stability −2s/h, beyond which a step gains nothing. The unit is the "
+        "length of the direction: between directions compare shapes, not heights.",
+        (("Falls steadily while the curvature does not rise", "noise-dominated: the step anneals, "
+          "as it should late in training. Early, larger batches keep it longer."),
+         ("Falls as the curvature rises", "the step follows the curvature; nothing is wrong."),
+         ("Stays near the dotted line", "edge of stability: see the next plot."),
+         ("Falls to 0 at single steps", "rejected batches: see there.")),
     ),
     Plot(
-        "Step against the Newton step",
-        "α / Newton step",
-        (RATIO,),
-        "The step chosen over the Newton step −s/h, from the slope and the curvature that the "
-        "rule believed in. At 1 the step ends at the minimum along its line, at 2 it gains "
-        "nothing.",
-        (
-            ("Around 2 for long", "edge of stability: the loss oscillates along the steps and "
-             "falls across them. It is no harm while the loss falls."),
-            ("Well above 2", "the curvature believed is too large for the steps that turn out "
-             "well, or the curvature is rising faster than the rule can follow."),
-            ("Below 0.1 for long", "the next batch confirms little of the slope: noise-dominated, "
-             "or trust region collapsing."),
-        ),
+        "Step against the Newton step", "α / Newton step",
+        (Line(NEWTON_RATIO, NEWTON_RATIO),),
+        "The step chosen over the Newton step −s/h of the estimated slope and curvature. At 1 the "
+        "step ends at the minimum along its line; at 2 it gains nothing.",
+        (("Around 2 for long", "edge of stability: the loss oscillates along the steps and falls "
+          "across them. This does no harm while the loss falls."),
+         ("Well above 2", "the curvature is estimated too large for the steps that turn out well, "
+          "or it rises faster than the rule can follow."),
+         ("Below 0.1 for long", "the next batch confirms little of the slope: noise-dominated, or "
+          "trust region collapsing.")),
         marks=((1, "Newton step"), (2, "edge of stability")),
     ),
     Plot(
-        "Descent",
-        "−slope",
-        (recorded("slope", "−slope", "solid", spread="slope_std", factor=-1),),
-        "Descent believed per unit length along the step, the negative slope, with one standard "
-        "deviation. Above zero the loss falls.",
-        (
-            ("The band reaches zero all the time", "noise-dominated: the batch does not tell "
-             "downhill from uphill."),
-            ("Below zero for long", "the direction leads uphill: old momentum, or a gradient that "
-             "does not belong to value_fn."),
-        ),
+        "Descent", "−slope", (Line(_DESCENT, "−slope", spread="slope_std"),),
+        "Estimated descent per unit length along the step, the negative slope, with a band of one "
+        "standard deviation. Above zero the loss falls.",
+        (("The band always reaches zero", "noise-dominated: the batch does not tell downhill from "
+          "uphill."),
+         ("Below zero for long", "the direction leads uphill: old momentum, or a gradient that is "
+          "not that of value_fn.")),
     ),
     Plot(
-        "Curvature",
-        "curvature h",
-        (recorded("curvature", "curvature", "solid", spread="curvature_std"),),
-        "Second derivative of the loss per unit length along the step, with one standard "
-        "deviation. Some optimizers measure it at a few steps only and keep it in between.",
-        (
-            ("Rises by orders of magnitude", "curvature rising (progressive sharpening): steps "
-             "must shrink with it. Warm-up, normalization layers or smaller initial weights help."),
-            ("Below zero for long", "a saddle or a plateau: the trust region bounds the step, not "
-             "the curvature."),
-        ),
+        "Curvature", "curvature h", (Line("curvature", "curvature", spread="curvature_std"),),
+        "Second derivative of the loss per unit length along the step, with a band of one standard "
+        "deviation. Some optimizers measure it at some steps only and keep it in between.",
+        (("Rises by orders of magnitude", "curvature rising (progressive sharpening): steps must "
+          "shrink with it. Warm-up, normalization layers or smaller initial weights help."),
+         ("Below zero for long", "a saddle or a plateau: the trust region bounds the step, not the "
+          "curvature.")),
     ),
     Plot(
-        "Signal-to-noise ratio",
-        "ratio",
-        (
-            recorded("snr", "of the slope"),
-            recorded("gradient_snr", "of the gradient", "dashed"),
-        ),
+        "Signal-to-noise ratio", "ratio",
+        (Line("snr", "of the slope"), Line("gradient_snr", "of the gradient", "dashed")),
         "Solid: slope² over its variance. Dashed: ‖m‖² of the filtered gradient over the trace of "
-        "its covariance, which noise in thousands of parameters keeps far lower.",
-        (
-            ("The solid line stays below 1", "noise-dominated: larger batches would make longer "
-             "steps possible."),
-            ("The solid line stays above 100", "too large a batch: smaller ones would lead to "
-             "nearly the same steps at less cost."),
-        ),
+        "its covariance, far lower because of the noise in thousands of parameters.",
+        (("The solid line stays below 1", "noise-dominated: larger batches allow longer steps."),
+         ("The solid line stays above 100", "too large a batch: smaller ones would lead to nearly "
+          "the same steps at less cost.")),
         marks=((1, "signal = noise"),),
     ),
     Plot(
-        "Gradient norm",
-        "norm",
-        (
-            recorded("gradient_norm", "gradient of the batch"),
-            recorded("direction_norm", "direction", "dashed"),
-        ),
-        "Norm of the batch's gradient and of the direction that is followed.",
-        (
-            ("Levels off while the loss still falls", "noise-dominated: what is left is the noise "
-             "of the batches."),
-            ("Jumps by orders of magnitude", "outliers in the data, or curvature rising."),
-            ("Falls to 0 at once", "units have died or the loss has saturated: the first steps "
-             "were too long."),
-        ),
+        "Gradient norm", "norm",
+        (Line("gradient_norm", "gradient of the batch"),
+         Line("direction_norm", "direction", "dashed")),
+        "Norm of the gradient of the batch and of the direction of the step.",
+        (("Levels off while the loss still falls", "noise-dominated: what is left is the noise of "
+          "the batches."),
+         ("Jumps by orders of magnitude", "outliers in the data, or curvature rising."),
+         ("Falls to 0 at once", "units have died or the loss has saturated: the first steps were "
+          "too long.")),
     ),
     Plot(
-        "Kalman gain",
-        "gain K",
-        (recorded("gain", "gain"),),
+        "Kalman gain", "gain K", (Line("gain", "gain"),),
         "Weight of the newest gradient in the filtered one; 1/K is about the number of gradients "
         "that it averages.",
-        (
-            ("Near 1", "only the newest batch counts: too large a batch, so that there is nothing "
-             "to filter, or a curvature that changes too fast to carry gradients along."),
-            ("Near 0", "noise-dominated: the filter averages over many batches."),
-        ),
+        (("Near 1", "only the newest batch counts: too large a batch, which leaves nothing to "
+          "filter, or a curvature that changes too fast to carry gradients along."),
+         ("Near 0", "noise-dominated: the filter averages over many batches.")),
     ),
     Plot(
-        "Radius of the trust region",
-        "step size τ",
-        (recorded("radius", "radius τ"), recorded("step_size", "step size chosen", "dotted")),
-        "Solid: the step size at which the trust region ends, learned from what the next batch "
-        "shows after each step. Dotted: the step size chosen within it.",
-        (
-            ("Falls by orders of magnitude, and the loss no longer", "trust region collapsing: "
-             "fresh batches do not confirm the predicted descent. Use larger batches, or batches "
-             "drawn independently; see whether something changes the updates after the rule."),
-            ("Far above the steps chosen", "something else limits them: max_step_size, curvature, "
-             "or the largest number of Newton steps."),
-        ),
+        "Radius of the trust region", "step size τ",
+        (Line("radius", "radius τ"), Line("step_size", "step size chosen", "dotted")),
+        "Solid: the step size at which the trust region ends, adapted to what the next batch shows "
+        "after each step. Dotted: the step size chosen within it.",
+        (("Falls by orders of magnitude, and the loss no longer", "trust region collapsing: fresh "
+          "batches do not confirm the predicted descent. Use larger batches, or batches drawn "
+          "independently; check whether something changes the updates after the rule."),
+         ("Far above the steps chosen", "something else limits them: max_step_size, the curvature, "
+          "or the largest number of Newton steps.")),
     ),
     Plot(
-        "Slope ratio",
-        "measured / predicted slope",
-        (recorded("slope_ratio", "slope ratio"),),
-        "The ratio of the slope that the next, fresh batch measures to the predicted one, "
-        "smoothed. At 1, predictions come true.",
-        (
-            ("Well below 1", "filter miscalibrated: it predicts descent that is the noise of its "
-             "own batch. The trust region makes up for it."),
-            ("Near 0 or below", "noise-dominated: none of the predicted descent is there."),
-            ("Above 1", "there is more descent than predicted: the direction remembers what the "
-             "batch does not show."),
-        ),
-        scale="linear",
-        marks=((1, "predictions come true"), (0, "nothing is there")),
+        "Slope ratio", "measured / predicted slope", (Line("slope_ratio", "slope ratio"),),
+        "The slope that the next, fresh batch measures over the predicted one, smoothed. At 1, "
+        "predictions come true.",
+        (("Well below 1", "filter miscalibrated: it predicts descent that is the noise of its own "
+          "batch. The trust region makes up for it."),
+         ("Near 0 or below", "noise-dominated: none of the predicted descent is there."),
+         ("Above 1", "there is more descent than predicted: the direction remembers what the batch "
+          "does not show.")),
+        "linear", ((1, "predictions come true"), (0, "nothing is there")),
     ),
     Plot(
-        "Predicted and realized change",
-        "change of the loss, summed",
-        (
-            summed("predicted_change", "predicted", "dashed"),
-            summed("realized_change", "realized"),
-        ),
-        "Dashed: the changes of the loss predicted for the steps, summed up. Solid: the changes of "
-        "the filtered loss.",
-        (
-            ("The dashed line falls much faster", "filter miscalibrated: steps bring less than "
-             "predicted."),
-            ("The solid line falls faster", "steps bring more than one line can show; this is "
-             "usual with momentum."),
-            ("The dashed line falls, the solid one is level", "noise-dominated: the training has "
-             "reached what these batches can tell."),
-        ),
-        scale="linear",
+        "Predicted and realized change", "change of the loss, summed",
+        (Line(_PREDICTED, "predicted", "dashed"), Line(_REALIZED, "realized")),
+        "Dashed: sum of the predicted changes of the loss. Solid: sum of the changes of the "
+        "filtered loss.",
+        (("The dashed line falls much faster", "filter miscalibrated: steps bring less than "
+          "predicted."),
+         ("The solid line falls faster", "steps bring more than one line can show; usual with "
+          "momentum."),
+         ("The dashed line falls, the solid one is level", "noise-dominated: the training has "
+          "reached what these batches can tell.")),
+        "linear",
     ),
     Plot(
-        "Phase",
-        "phase",
-        (recorded("phase", "phase"),),
+        "Phase", "phase", (Line("phase", "phase"),),
         "0 while warm_start makes fixed steps, 1 once the adaptive rule makes them.",
         (("Stays at 0", "the criterion of the switch has not been met."),),
-        scale="linear",
+        "linear",
     ),
     Plot(
-        "Gradient mismatch",
-        "relative deviation",
-        (recorded("gradient_mismatch", "mismatch"),),
-        "Relative deviation of the slope of the gradient passed to update from that of value_fn, "
+        "Gradient mismatch", "relative deviation", (Line("gradient_mismatch", "mismatch"),),
+        "Relative deviation between the slopes of the gradient passed to update and of value_fn, "
         "where the curvature was measured. Rounding leaves far less than a tenth.",
-        (
-            ("Above 0.1", "the gradient is not that of the mean of value_fn's losses: it is of "
-             "their sum; it was clipped, scaled or penalized (pass the raw one as grad=); it is of "
-             "another batch, key or dropout mask; or its sign is wrong."),
-        ),
+        (("Above 0.1", "the gradient is not that of the mean of value_fn's losses: it is of their "
+          "sum; it was clipped, scaled or penalized (pass the raw one as grad=); it is of another "
+          "batch, key or dropout mask; or its sign is wrong."),),
         marks=((MISMATCH, "inconsistent"),),
     ),
     Plot(
-        "Outcome of the last step",
-        "outcome",
-        (recorded("outcome", "outcome"),),
-        "What the batch found of the step before: taken as chosen, up to the radius; truncated, "
-        "taken but kept shorter than the radius; external, made by something else; unresolved, "
-        "lost in rounding; skipped, as something was not finite; rejected, and taken back.",
-        (
-            ("External for long", "something scales, clips or replaces updates after the rule, or "
-             "a warm start is on."),
-            ("Truncated for long", "max_step_size, the curvature or the acquisition keeps steps "
-             "shorter than the radius."),
-            ("Unresolved for long", "steps are below the rounding of the parameters: training has "
-             "ended, or the parameters need a wider type."),
-        ),
-        scale="linear",
-        marks=tuple(enumerate(OUTCOMES)),
+        "Outcome of the last step", "outcome", (Line("outcome", "outcome"),),
+        "What became of the step before. Taken: as chosen, up to the radius; truncated: kept "
+        "shorter than the radius; external: made by something else; unresolved: lost in rounding; "
+        "skipped: something was not finite; rejected: taken back.",
+        (("External for long", "something scales, clips or replaces updates after the rule, or a "
+          "warm start is on."),
+         ("Truncated for long", "max_step_size, the curvature or the acquisition keeps steps "
+          "shorter than the radius."),
+         ("Unresolved for long", "steps are below the rounding of the parameters: training has "
+          "ended, or the parameters need a wider type.")),
+        "linear", tuple(enumerate(OUTCOMES)),
     ),
     Plot(
-        "Rejected batches",
-        "batches",
-        (recorded("num_rejected", "rejected"),),
-        "Batches left out so far because something measured was not finite. After five in a row "
-        "the step is blamed, and the parameters return to the last good point.",
-        (
-            ("Rises now and then", "outliers or overflow: look for the batches; in half precision, "
-             "scale the loss."),
-            ("Rises at every batch", "the loss or its derivatives are never finite at this point, "
-             "or in value_fn itself: check log, sqrt and division at 0."),
-        ),
-        scale="linear",
+        "Rejected batches", "batches", (Line("num_rejected", "rejected"),),
+        "Batches left out so far because something measured was not finite. After several in a "
+        "row the rule blames the step and returns to the last good parameters.",
+        (("Rises now and then", "outliers or overflow: look for the batches; in half precision, "
+          "scale the loss."),
+         ("Rises at every batch", "the loss or its derivatives are never finite at this point, or "
+          "in value_fn itself: check log, sqrt and division at 0.")),
+        "linear",
     ),
     Plot(
-        "Adaptations",
-        "steps",
-        (recorded("num_adaptations", "adaptations"),),
+        "Adaptations", "steps", (Line("num_adaptations", "adaptations"),),
         "Steps made as chosen, from which the trust region was adapted, less those that were not.",
-        (
-            ("Level or falling", "steps are not made as chosen: something scales, clips or skips "
-             "updates after the rule, or a warm start is on. Put the rule last in the chain."),
-        ),
-        scale="linear",
+        (("Level or falling", "steps are not made as chosen: something scales, clips or skips "
+          "updates after the rule, or a warm start is on. Put the rule last in the chain."),),
+        "linear",
     ),
 )  # fmt: skip
 
-_NAMES = frozenset(
-    name
-    for names in (
-        ("loss", "loss_mean", "loss_std", "train_loss", "test_loss"),
-        ("step_size", "step_size_std", "step_length", "gradient_norm", "direction_norm"),
-        ("slope", "slope_std", "curvature", "curvature_std", "snr", "gradient_snr", "gain"),
-        ("radius", "slope_ratio", "predicted_change", "realized_change", "gradient_mismatch"),
-        ("phase", "outcome", "num_rejected", "num_adaptations", "differentiation"),
-    )
-    for name in names
-)
+_HIDDEN = {"slope", "step_length", "predicted_change", "realized_change", "differentiation"}
+_KNOWN = _HIDDEN.union(*(line[::3] for plot in PLOTS for line in plot.lines))  # and the spreads
 
 
 def draw(runs: Sequence[Recording]) -> list[Drawn]:
     """The plots that have something to show, those of other recorded names last."""
-    others = sorted({name for run in runs for name in run.series} - _NAMES)
-    found = (_drawn(plot, runs) for plot in (*PLOTS, *map(_other, others)))
-    return [drawn for drawn in found if drawn.lines]
+    others = sorted({name for run in runs for name in run.series} - _KNOWN)
+    plots = [*PLOTS, *(Plot(n, n, (Line(n, n),), "As recorded.", scale="linear") for n in others)]
+    series = [derive(run.series) for run in runs]
+    points = min(1_500, max(300, 3_000 // len(runs)))  # of a line; keeps pages below 6 MB
+    drawn = []
+    for plot in plots:
+        traces = [t for run, one in enumerate(series) for t in _traces(plot, run, one, points)]
+        drawn += [Drawn(plot, traces)] if traces else []
+    return drawn
 
 
-def _drawn(plot: Plot, runs: Sequence[Recording]) -> Drawn:
-    return Drawn(plot, [(n, line) for n, run in enumerate(runs) for line in _lines(plot, run)])
+def derive(recorded: Mapping[str, Series]) -> dict[str, Series]:
+    """All quantities: what was recorded, and what follows from it."""
+    series = dict(recorded)
+
+    def add(name: str, compute: Callable[..., np.ndarray], *of: str) -> None:
+        if all(quantity in series for quantity in of):
+            steps, values = _together(series, *of)
+            with np.errstate(all="ignore"):
+                series[name] = Series(steps, compute(*values))
+
+    # Slope and curvature are per unit length, so that the length of the step is needed as well.
+    if "step_length" not in series:
+        add("step_length", np.multiply, "step_size", "direction_norm")
+    add(_DESCENT, np.negative, "slope")
+    add(NEWTON_RATIO, _newton_ratio, "step_length", "curvature", "slope")
+    add(_NEWTON_STEP, lambda size, r: size / np.where(r > 0, r, np.nan), "step_size", NEWTON_RATIO)
+    add(_STABILITY_EDGE, lambda step: 2 * step, _NEWTON_STEP)
+    for name, change in ((_PREDICTED, "predicted_change"), (_REALIZED, "realized_change")):
+        if change in series:
+            steps, values = series[change]
+            gaps = np.diff(steps, prepend=steps[0] - 1)  # a record stands for the steps before it
+            series[name] = Series(steps, np.cumsum(np.where(np.isfinite(values), values, 0) * gaps))
+    return series
 
 
-def _lines(plot: Plot, run: Recording) -> Iterator[Trace]:
-    for maker in plot.lines:
-        line = maker(run)
-        if line is not None and np.isfinite(line.values).any():
-            yield line
+def _newton_ratio(length: np.ndarray, curvature: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Step over Newton step, −L h / s; NaN where the line has no minimum ahead."""
+    return np.where((slope < 0) & (curvature > 0), -length * curvature / slope, np.nan)
 
 
-def _other(name: str) -> Plot:
-    return Plot(
-        name,
-        name,
-        (recorded(name, name),),
-        "As it was recorded.",
-        scale="linear",
-    )
+def _together(series: Mapping[str, Series], *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Several quantities at the steps that have all of them."""
+    steps = series[names[0]].steps
+    for name in names[1:]:
+        steps = np.intersect1d(steps, series[name].steps, assume_unique=True)
+    return steps, [series[n].values[np.isin(series[n].steps, steps)] for n in names]
+
+
+def _traces(plot: Plot, run: int, series: Mapping[str, Series], points: int) -> Iterator[Trace]:
+    lines = [line for line in plot.lines if line.quantity in series]
+    lines = [line for line in lines if np.isfinite(series[line.quantity].values).any()]
+    solid = any(line.dash == "solid" for line in lines)
+    for quantity, label, dash, spread in lines:
+        band = spread in series
+        names = (quantity, spread) if band else (quantity,)
+        steps, values = _together(series, *names)
+        kept = thin(values[0], points)
+        finite = [np.where(np.isfinite(v), v, np.nan)[kept] for v in values]
+        half = finite[1] if band else None
+        yield Trace(run, label, dash, dash != "faint" or not solid, steps[kept], finite[0], half)
+
+
+def thin(values: np.ndarray, points: int) -> np.ndarray:
+    """Which values of a long line to draw so that no spike is lost.
+
+    Of every few values in a row the smallest, the middle one and the largest are kept, so that
+    every point that is drawn was recorded. Values that are not finite count as the largest.
+
+    Args:
+      values: shape (n,).
+      points: how many may be kept, at least 3.
+
+    Returns:
+      Indices, increasing, shape (at most `points`,); all of them if there are no more.
+
+    Example:
+      >>> thin(np.array([0.0, 1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0]), points=6).tolist()
+      [0, 1, 3, 4, 5, 7]
+    """
+    if values.size <= points:
+        return np.arange(values.size)
+    group = -(-values.size // (points // 3))
+    kept = []
+    for start in range(0, values.size, group):
+        order = start + np.argsort(values[start : start + group], kind="stable")
+        kept += [order[0], order[(order.size - 1) // 2], order[-1]]
+    return np.unique(kept)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
-from ..recording import Recording, Series, read
-from ..runs import Run
-from ..settings import RESULTS
+from ..registry import OPTIMIZERS
+from ..results import JOBS, jobs, read_job
+from .recording import Recording, Series, read
 
 _EXPECTED = "Name a file that a Recorder wrote, or a folder that mekax compare wrote."
-_NOT_DRAWN = ("seconds",)  # the clock of a comparison
+_NOT_DRAWN = {"run", "step", "iterate", "seconds"}  # columns of results
 
 
 def load(paths: Sequence[Path]) -> list[Recording]:
@@ -24,7 +23,7 @@ def load(paths: Sequence[Path]) -> list[Recording]:
 
     Args:
       paths: files written by a `Recorder`; folders that hold some, named `*.jsonl`, or the results
-        of `mekax compare`; or such a file of results.
+        of `mekax compare`; or a file of such results.
 
     Returns:
       The recordings, those of one path one after the other.
@@ -32,10 +31,8 @@ def load(paths: Sequence[Path]) -> list[Recording]:
     Raises:
       UsageError: if a path is missing, is something else, or holds nothing that was recorded.
     """
-    found: list[tuple[Path, Recording]] = []
-    for path in dict.fromkeys(path.resolve() for path in paths):
-        found += [(path, recording) for recording in _of(path)]
-    recorded = [(path, recording) for path, recording in found if recording.series]
+    unique = dict.fromkeys(path.resolve() for path in paths)
+    recorded = [(path, run) for path in unique for run in _of(path) if run.series]
     if not recorded:
         raise UsageError(
             f"expected runs that have recorded something, but there is nothing yet in "
@@ -45,89 +42,74 @@ def load(paths: Sequence[Path]) -> list[Recording]:
 
 
 def _of(path: Path) -> list[Recording]:
-    if path.is_dir():
-        recordings = [read(file) for file in sorted(path.glob("*.jsonl"))]
-        if (path / RESULTS).exists():
-            return [*_of_comparison(path / RESULTS), *recordings]
-        if not recordings:
-            raise UsageError(
-                f"expected recordings, but the folder {path} holds neither {RESULTS} of a "
-                f"comparison nor files that end in .jsonl. {_EXPECTED}"
-            )
-        return recordings
-    return _of_comparison(path) if path.name == RESULTS else [read(path)]
-
-
-def _of_comparison(path: Path) -> list[Recording]:
-    """The runs of `mekax compare`, as many of them as the file holds whole."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
+    if path.suffix == ".json" and path.exists():
+        content = read_job(path)
+        if content is None and (path.parent / JOBS).is_dir():  # of what all runs share
+            return _runs(*jobs(path.parent))
+        return _runs([content] if content else [], [] if content else [path])
+    if not path.is_dir():
+        return [read(path)]
+    compared = _runs(*jobs(path)) if (path / JOBS).is_dir() else []
+    recordings = [read(file) for file in sorted(path.glob("*.jsonl"))]
+    if not compared and not recordings:
         raise UsageError(
-            f"expected the results of a comparison, but {path} cannot be read "
-            f"({error.strerror or error}). {_EXPECTED}"
-        ) from error
-    contents, whole = _runs(text)
-    runs: list[Run] = []
+            f"expected recordings, but the folder {path} holds neither the results of a comparison "
+            f"nor files that end in .jsonl. {_EXPECTED}"
+        )
+    return [*compared, *recordings]
+
+
+def _runs(contents: Sequence[Mapping[str, Any]], damaged: Sequence[Path]) -> list[Recording]:
+    """The runs of `mekax compare`, as many of them as can be understood."""
+    runs: list[tuple[Recording, int]] = []  # and seeds
+    lost = [path.name for path in damaged]
     for content in contents:
         try:
-            run = Run.from_dict(content)
-            hash((run.problem, run.spec, run.seed, run.spec.label))
+            runs += list(_of_job(content))
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-            whole = False
-        else:
-            runs.append(run)
-    if not runs and not whole:
+            lost.append(f"a file of {content['optimizer']}")
+    if lost and not runs:
         raise UsageError(
-            f"expected {path} to be the results of a comparison, but it cannot be understood. "
-            f"It has been left as it is. {_EXPECTED}"
+            f"expected results of a comparison, but these cannot be understood: {', '.join(lost)}. "
+            f"They have been left as they are. {_EXPECTED}"
         )
-    note = "" if whole else f"{path.name} is damaged; of its runs, those that are whole are shown."
-    first = [run.spec for run in runs]
-    runs.sort(key=lambda run: first.index(run.spec))  # seeds of one optimizer side by side
-    several = {(run.problem, run.spec) for run in runs if run.seed != runs[0].seed}
-    return [_recording(run, (run.problem, run.spec) in several, note) for run in runs]
+    note = f"Damaged results are left out: {', '.join(lost)}." if lost else ""
+    seeds = Counter((run.group, run.family) for run, _ in runs)
+    return [
+        run._replace(
+            name=f"{run.name}, seed {seed}" if seeds[run.group, run.family] > 1 else run.name,
+            note=f"{run.note} {note}".strip(),
+        )
+        for run, seed in runs
+    ]
 
 
-def _runs(text: str) -> tuple[list[Any], bool]:
-    """The runs in a file of results, and whether the file is whole."""
-    try:
-        content = json.loads(text)
-        return list(content["runs"]), True
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    start = text.find('"runs": [')
-    runs: list[Any] = []
-    decoder, place = json.JSONDecoder(), start + len('"runs": [')
-    while start >= 0:
-        try:
-            run, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError):
-            break
-        runs.append(run)
-        place += len(", ")
-    return runs, False
+def _of_job(content: Mapping[str, Any]) -> Iterator[tuple[Recording, int]]:
+    """The runs in one file, with their seeds."""
+    optimizer = OPTIMIZERS.get(content["optimizer"])
+    for place, run in enumerate(content["runs"]):
+        label = optimizer.label(run["setting"]) if optimizer else content["optimizer"]
+        # Where a metric was recorded at every step, its evaluations add nothing.
+        series = _series(content["evaluations"], place) | _series(content["steps"], place)
+        note = "" if run["status"] == "finished" else f"The run was {run['status']}."
+        yield Recording(label, series, str(content["workload"]), label, note), int(run["seed"])
 
 
-def _recording(run: Run, several_seeds: bool, note: str) -> Recording:
-    series: dict[str, Series] = {}
-    for name in run.chunks[0] if run.chunks else ():
-        values = run.record(name)
-        series[name] = Series(1 + run.stride * np.arange(values.size), values)
-    for name in run.evaluations[0].values if run.evaluations else ():
-        steps, _, values = run.curve(name)
-        series[name] = Series(steps, values)
-    return Recording(
-        name=f"{run.spec.label}, seed {run.seed}" if several_seeds else run.spec.label,
-        series={name: one for name, one in series.items() if name not in _NOT_DRAWN},
-        group=str(run.problem),
-        family=run.spec.label,
-        note=" ".join(filter(None, [_ended(run), note])),
-    )
-
-
-def _ended(run: Run) -> str:
-    return "" if run.status == "finished" else f"The run was {run.status}."
+def _series(columns: Mapping[str, Sequence[Any]], run: int) -> dict[str, Series]:
+    """The columns of a run, evaluated at the last iterate, where null is what is not finite."""
+    runs = columns.get("run", ())
+    iterates = columns.get("iterate", ["last"] * len(runs))
+    rows = [
+        row for row, pair in enumerate(zip(runs, iterates, strict=True)) if pair == (run, "last")
+    ]
+    series = {}
+    for name in columns.keys() - _NOT_DRAWN if rows else ():
+        steps = np.array([columns["step"][row] for row in rows], np.int64)
+        values = [columns[name][row] for row in rows]
+        numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+        if np.isfinite(numbers).any():
+            series[name] = Series(steps, numbers)
+    return series
 
 
 def _distinguish(recorded: Sequence[tuple[Path, Recording]]) -> list[Recording]:

@@ -11,7 +11,7 @@ import optax
 import pytest
 from mekax.experiments import Recorder
 from mekax.experiments.errors import UsageError
-from mekax.experiments.recording import HEADER, read
+from mekax.experiments.view.recording import HEADER, read
 from mekax.optimizers import adameka, metrics
 
 
@@ -185,7 +185,7 @@ recorder.write(1, loss=jax.jit(lambda x: jnp.sin(x).sum() * 0)(jnp.ones((3000, 3
 @pytest.mark.parametrize(
     ("value", "error", "words"),
     [
-        (jnp.ones(3), TypeError, r"'x' to be a scalar, got an array of shape \(3,\)"),
+        (jnp.ones(3), TypeError, r"'x' to be a real scalar, got an array of shape \(3,\)"),
         (np.ones((1, 1)), TypeError, "shape"),
         ("1.0", TypeError, "got str"),
         (None, TypeError, "got NoneType"),

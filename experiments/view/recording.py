@@ -1,4 +1,4 @@
-"""The format of a recording, and reading it: JSON lines that only ever grow.
+"""The format of a recording, and reading it: JSON lines that only grow.
 
 The first line says what the file is; each further line is one record, an object of the step and
 scalars by name. Numbers are strict JSON; what is not finite is one of three words.
@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import UsageError
+from ..errors import UsageError
 
 HEADER = '{"mekax": "recording", "version": 1}'
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_CUT_OFF = "The last line was cut off and is left out."
 _NAMED = 5  # damaged lines whose numbers are given
 
 
@@ -58,18 +57,16 @@ def encode(step: int, scalars: dict[str, float]) -> bytes:
       >>> encode(3, {"loss": math.inf, "gain": 0.5})
       b'{"step": 3, "loss": "Infinity", "gain": 0.5}\n'
     """
-    content = {"step": step, **{name: _number(value) for name, value in scalars.items()}}
+    content = {"step": step, **{name: _plain(value) for name, value in scalars.items()}}
     return json.dumps(content, allow_nan=False).encode() + b"\n"
 
 
-def _number(value: float) -> float | str:
+def _plain(value: float) -> float | str:
     if isinstance(value, int):
         return value
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return float(f"{value:.9g}")
+    if math.isfinite(value):
+        return float(f"{value:.9g}")
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def decode(line: bytes) -> tuple[int, dict[str, float]]:
@@ -122,21 +119,20 @@ def read(path: Path) -> Recording:
     Raises:
       UsageError: if the file cannot be read or is no recording; it is left as it is.
     """
+    advice = "Name a file that a Recorder wrote, or a folder that mekax compare wrote."
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"expected a recording, but {path} cannot be read ({error.strerror or error}). "
-            "Name a file that a Recorder wrote, or a folder that mekax compare wrote."
+            f"expected a recording, but {path} cannot be read ({error.strerror or error}). {advice}"
         ) from error
     first, *lines = content.split(b"\n")
     if first != HEADER.encode():
         raise UsageError(
-            f"expected {path} to be a recording, but it does not begin with {HEADER}. "
-            "Name a file that a Recorder wrote, or a folder that mekax compare wrote."
+            f"expected {path} to be a recording, but it does not begin with {HEADER}. {advice}"
         )
-    cut_off = lines.pop() if lines else b""
-    collected: dict[str, tuple[list[int], list[float]]] = {}
+    cut_off = bool(lines and lines.pop())
+    found: dict[str, dict[int, float]] = {}
     last = 0
     damaged: list[int] = []
     for number, line in enumerate(lines, start=2):
@@ -146,23 +142,20 @@ def read(path: Path) -> Recording:
             damaged.append(number)
             continue
         if step < last:
-            for steps, values in collected.values():
-                _drop_from(step, steps, values)
+            found = {name: {s: v[s] for s in v if s < step} for name, v in found.items()}
         last = step
         for name, value in scalars.items():
-            steps, values = collected.setdefault(name, ([], []))
-            _drop_from(step, steps, values)
-            steps.append(step)
-            values.append(value)
-    series = {
-        name: Series(np.array(steps, np.int64), np.array(values, np.float64))
-        for name, (steps, values) in collected.items()
-        if steps
-    }
+            found.setdefault(name, {})[step] = value
     if damaged[-1:] == [len(lines) + 1]:  # what a crash may leave at the end, with a line's end
-        cut_off = lines[damaged.pop() - 2]
+        cut_off = bool(lines[damaged.pop() - 2])
+    series = {
+        name: Series(np.array([*values], np.int64), np.array([*values.values()], np.float64))
+        for name, values in found.items()
+        if values
+    }
     notes = [_left_out(damaged)] if damaged else []
-    return Recording(path.stem, series, note=" ".join([*notes, _CUT_OFF] if cut_off else notes))
+    notes += ["The last line was cut off and is left out."] if cut_off else []
+    return Recording(path.stem, series, note=" ".join(notes))
 
 
 def _left_out(lines: list[int]) -> str:
@@ -176,9 +169,3 @@ def _left_out(lines: list[int]) -> str:
         return f"Line {lines[0]} is damaged and left out."
     named = ", ".join(map(str, lines[:_NAMED])) + (", …" if len(lines) > _NAMED else "")
     return f"{len(lines)} lines are damaged and left out ({named})."
-
-
-def _drop_from(step: int, steps: list[int], values: list[float]) -> None:
-    while steps and steps[-1] >= step:
-        steps.pop()
-        values.pop()
