@@ -1,31 +1,20 @@
-"""Networks in Flax, whose examples do not meet: no statistics over the batch."""
+"""Networks in Flax that keep the examples of a batch apart: no statistics over the batch."""
 
-from .autoencoder import Autoencoder
-from .cnn import CNN
-from .convolution import Convolution
-from .coupling import Coupling
-from .hollow_field import HollowField
-from .lipswish import LipSwish
-from .logistic import LogisticRegression
-from .mlp import MLP
+from .convolutional import CNN, Convolution, ResNet
+from .mlp import MLP, SmoothMLP, lipswish
 from .recurrent import Recurrent
-from .resnet import ResNet
-from .tanh_mlp import TanhMLP
 from .transformer import Transformer
-from .vector_field import VectorField
+from .vector_field import HollowField, VectorField
 
 __all__ = [
     "CNN",
     "MLP",
-    "Autoencoder",
     "Convolution",
-    "Coupling",
     "HollowField",
-    "LipSwish",
-    "LogisticRegression",
     "Recurrent",
     "ResNet",
-    "TanhMLP",
+    "SmoothMLP",
     "Transformer",
     "VectorField",
+    "lipswish",
 ]

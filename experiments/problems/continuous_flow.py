@@ -10,157 +10,121 @@ arXiv:1810.01367; R. T. Q. Chen and D. Duvenaud, *Neural Networks with Cheap Dif
 Operators* (2019), arXiv:1912.03579, section 4.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import densities, measurements, ode
+from .. import data, solvers
 from ..models import HollowField, VectorField
-from .batched import batched
-from .flow import Flow, Mapped, density
-from .problem import Problem, PyTree, Source
-from .solving import STEPS, fixed_steps, to_tolerance
+from ..problem import Problem, PyTree, Source
+from . import densities
+from .common import in_precision_of
+from .flow import Flow, Mapped, density, minus_log_p
+from .ode_classifier import STEPS, fixed_steps, to_tolerance
 
-EVALUATIONS = 5  # of a run: measuring takes as long as many steps
+_EVALUATIONS = 5  # of a run: measuring takes as long as many steps
 
 
-def eight_gaussians(name: str, source: Source) -> Problem:
+def in_the_plane(
+    name: str,
+    source: Source,
+    sample: densities.Sampler,
+    field: VectorField | HollowField = VectorField((64, 64)),  # noqa: B008
+    **options: Any,
+) -> Problem:
+    """A density in the plane; options are those of `continuous_flow`."""
     del source  # the data are drawn
-    return in_the_plane(name, densities.eight_gaussians)
+    return continuous_flow(name, densities.examples(sample), field, **options)
 
 
-def pinwheel(name: str, source: Source) -> Problem:
-    del source
-    return in_the_plane(name, densities.pinwheel)
-
-
-def two_spirals(name: str, source: Source) -> Problem:
-    del source
-    return in_the_plane(name, densities.two_spirals)
-
-
-def checkerboard(name: str, source: Source) -> Problem:
-    del source
-    return in_the_plane(name, densities.checkerboard)
-
-
-def hollow(name: str, source: Source) -> Problem:
-    del source
-    field = HollowField(features=32, conditions=32, width=64)
-    return in_the_plane(name, densities.eight_gaussians, field)
-
-
-def large(name: str, source: Source) -> Problem:
-    del source
-    return in_the_plane(
-        name,
-        densities.checkerboard,
-        VectorField((256, 256, 256)),
-        integrate=partial(ode.integrate, steps=4 * STEPS),
-        batch_size=512,
-        epochs=500,
-    )
+eight_gaussians = partial(in_the_plane, sample=densities.eight_gaussians)
+pinwheel = partial(in_the_plane, sample=densities.pinwheel)
+two_spirals = partial(in_the_plane, sample=densities.two_spirals)
+checkerboard = partial(in_the_plane, sample=densities.checkerboard)
+hollow = partial(eight_gaussians, field=HollowField(features=32, conditions=32, width=64))
+large = partial(
+    checkerboard,
+    field=VectorField((256, 256, 256)),
+    integrate=partial(solvers.integrate, steps=4 * STEPS),
+    batch_size=512,
+    epochs=500,
+)
 
 
 def table(name: str, source: Source) -> Problem:
     """The density of measurements of cells."""
     del source  # the data are built in
-    train, test = measurements.cells()
-    field = VectorField((64,))
-    flow = continuous_flow(field, train.shape[1])
-
-    def loss(params: PyTree, example: PyTree, key: jax.Array) -> jax.Array:
-        return _surprise(flow.estimate(params, example["x"], key))
-
-    return Problem(
-        name=name,
-        init=flow.init,
-        loss=loss,
-        losses=batched(loss),
-        measure=partial(_measure, field),
-        data={"x": jnp.asarray(train)},
-        test={"x": jnp.asarray(test)},
-        batch_size=64,
-        epochs=60,
-        evaluations=EVALUATIONS,
-        plot=lambda params, path: _plot_table(name, partial(flow.inverse, params), train, path),
-    )
+    return continuous_flow(name, data.cells(), VectorField((64,)), epochs=60)
 
 
-def in_the_plane(
+def continuous_flow(
     name: str,
-    sample: densities.Sampler,
-    field: VectorField | HollowField = VectorField((64, 64)),  # noqa: B008
+    examples: tuple[np.ndarray, np.ndarray],
+    field: VectorField | HollowField,
     *,
     estimated: bool = True,
-    integrate: ode.Integrate = fixed_steps,
+    integrate: solvers.Integrate = fixed_steps,
     batch_size: int = 64,
     epochs: int = 4,
 ) -> Problem:
-    """Make the problem of learning a density in the plane.
+    """Make the problem of learning a density by the map x = y(1) ↦ y(0).
 
     Measured are −log p, in nats, and how often an adaptive solver evaluates f and its trace to
     solve the equation to a tolerance of 1e-5. Both are infinite where 500 steps do not suffice.
 
     Args:
       name: of the problem.
-      sample: draws the data.
+      examples: points to learn from and to judge by.
       field: f.
-      estimated: whether the trace is estimated while training; one that is cheap never is.
+      estimated: whether the trace is estimated while training; a `HollowField`'s never is.
       integrate: solver to train with.
       batch_size: default batch size.
       epochs: default number of epochs.
-    """
-    flow = continuous_flow(field, 2, estimated=estimated, integrate=integrate)
-    problem = density(name, sample, flow, batch_size=batch_size, epochs=epochs)
-    return replace(problem, measure=partial(_measure, field), evaluations=EVALUATIONS)
-
-
-def continuous_flow(
-    field: VectorField | HollowField,
-    size: int,
-    *,
-    estimated: bool = True,
-    integrate: ode.Integrate = fixed_steps,
-) -> Flow:
-    """The map x = y(1) ↦ y(0).
-
-    Args:
-      field: f.
-      size: of x.
-      estimated: whether the trace is estimated while training; one that is cheap never is.
-      integrate: solver to train with.
 
     Raises:
       ValueError: for a solver that cannot be differentiated twice.
     """
-    ode.require_second_order(integrate)
+    solvers.require_second_order(integrate)
+
+    def init(key: jax.Array) -> PyTree:
+        return field.init(key, jnp.zeros(()), jnp.zeros(examples[0].shape[1]))
 
     def estimate(params: PyTree, x: jax.Array, key: jax.Array) -> Mapped:
-        x = _as(params, x)
         probe = jax.random.rademacher(key, x.shape, x.dtype) if estimated else None
-        return integrate(_carried(field, params, probe), (x, jnp.zeros((), x.dtype)), 1.0, 0.0)
+        return integrate(_carried(field, params, probe), _start(x), 1.0, 0.0)
 
     def inverse(params: PyTree, z: jax.Array) -> jax.Array:
-        return to_tolerance(partial(field.apply, params), _as(params, z), 0.0, 1.0).y
+        return to_tolerance(partial(field.apply, params), in_precision_of(params, z), 0.0, 1.0).y
 
-    return Flow(
-        init=lambda key: field.init(key, jnp.zeros(()), jnp.zeros(size)),
-        forward=lambda params, x: _solved(field, params, x).y,
-        inverse=inverse,
-        estimate=estimate,
+    def solve(params: PyTree, x: jax.Array) -> solvers.Solution:
+        return to_tolerance(_carried(field, params), _start(in_precision_of(params, x)), 1.0, 0.0)
+
+    def measure(params: PyTree, x: jax.Array) -> dict[str, jax.Array]:
+        mapped, evaluations, succeeded = solve(params, x)
+        values = {"loss": minus_log_p(mapped), "function_evaluations": evaluations}
+        return {name: jnp.where(succeeded, value, jnp.inf) for name, value in values.items()}
+
+    return density(
+        name,
+        examples,
+        Flow(init, lambda params, x: solve(params, x).y, inverse, estimate),
+        batch_size=batch_size,
+        epochs=epochs,
+        evaluations=_EVALUATIONS,
+        measure=measure,
     )
+
+
+def _start(x: jax.Array) -> Mapped:
+    return x, jnp.zeros((), x.dtype)
 
 
 def _carried(
     field: VectorField | HollowField, params: PyTree, probe: jax.Array | None = None
-) -> ode.Field:
+) -> solvers.Field:
     """The field of the state and of the logarithm of how much it spreads."""
 
     def both(t: jax.Array, state: Mapped) -> Mapped:
@@ -169,53 +133,9 @@ def _carried(
         if isinstance(field, HollowField):
             condition = partial(apply, method="condition")
             transform = partial(apply, method="transform")
-            return ode.hollow_divergence(condition, transform, y)
+            return solvers.hollow_divergence(condition, transform, y)
         if probe is None:
-            return ode.divergence(apply, y)
-        return ode.hutchinson_divergence(apply, y, probe)
+            return solvers.divergence(apply, y)
+        return solvers.hutchinson_divergence(apply, y, probe)
 
     return both
-
-
-def _solved(field: VectorField | HollowField, params: PyTree, x: jax.Array) -> ode.Solution:
-    x = _as(params, x)
-    return to_tolerance(_carried(field, params), (x, jnp.zeros((), x.dtype)), 1.0, 0.0)
-
-
-def _measure(
-    field: VectorField | HollowField, params: PyTree, batch: PyTree
-) -> dict[str, jax.Array]:
-    found = jax.vmap(partial(_solved, field, params))(batch["x"])
-    loss, evaluations = jax.vmap(_surprise)(found.y), found.evaluations
-    return {
-        "loss": jnp.where(found.succeeded, loss, jnp.inf),
-        "function_evaluations": jnp.where(found.succeeded, evaluations, jnp.inf),
-    }
-
-
-def _surprise(mapped: Mapped) -> jax.Array:
-    z, log_determinant = mapped
-    return -jnp.sum(jax.scipy.stats.norm.logpdf(z)) - log_determinant
-
-
-def _as(params: PyTree, x: jax.Array) -> jax.Array:
-    """In the precision of the parameters, in which all is computed."""
-    return x.astype(jax.tree.leaves(params)[0].dtype)
-
-
-def _plot_table(
-    name: str, inverse: Callable[[jax.Array], jax.Array], data: np.ndarray, file: Path
-) -> None:
-    """Data and as many samples: the two entries that are the furthest from Gaussian."""
-    from ..plots import figure, save
-
-    z = jax.random.normal(jax.random.key(0), data.shape)
-    samples = np.asarray(jax.jit(jax.vmap(inverse))(z))
-    shown = np.argsort(np.mean(data**4, axis=0))[-2:]
-    made = figure(8.0, 4.2)
-    of_data, of_samples = made.subplots(1, 2, sharex=True, sharey=True)
-    for axes, title, points in ((of_data, "data", data), (of_samples, "samples", samples)):
-        axes.scatter(*points[:, shown].T, s=4, lw=0, color="C0")
-        axes.set(title=title, xlim=(-5, 5), ylim=(-5, 5), aspect="equal")
-    made.suptitle(name)
-    save(made, file)

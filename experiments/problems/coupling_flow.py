@@ -5,44 +5,47 @@ L. Dinh, J. Sohl-Dickstein and S. Bengio, *Density Estimation Using Real NVP* (2
 arXiv:1605.08803.
 """
 
-from typing import cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .. import densities
-from ..models import Coupling
+from ..models import SmoothMLP
+from ..problem import Problem, PyTree, Source
+from . import densities
 from .flow import Flow, Mapped, density
-from .problem import Problem, PyTree, Source
 
 
 def eight_gaussians(name: str, source: Source) -> Problem:
     del source  # the data are drawn
-    flow = coupling_flow(layers=6, width=32)
-    return density(name, densities.eight_gaussians, flow, batch_size=128, epochs=6)
+    examples = densities.examples(densities.eight_gaussians)
+    return density(name, examples, coupling_flow(layers=6, width=32), batch_size=128, epochs=6)
 
 
 def checkerboard(name: str, source: Source) -> Problem:
     del source
-    flow = coupling_flow(layers=16, width=128)
-    return density(name, densities.checkerboard, flow, batch_size=512, epochs=500)
+    examples = densities.examples(densities.checkerboard)
+    return density(name, examples, coupling_flow(layers=16, width=128), batch_size=512, epochs=500)
 
 
 def coupling_flow(*, layers: int, width: int) -> Flow:
-    """Layers (x₁, x₂) ↦ (x₂, exp(s(x₂)) x₁ + t(x₂)), the coordinates changing places.
+    """Layers (x₁, x₂) ↦ (x₂, exp(tanh s(x₂)) x₁ + t(x₂)), the coordinates changing places.
+
+    The tanh keeps scales within exp(±1), so that no layer can blow up.
 
     Args:
       layers: how many.
       width: of the two hidden layers of the networks s and t, which are one.
     """
-    network = Coupling((width, width), size=1)
+    network: Any = SmoothMLP((width, width), 2)
 
     def init(key: jax.Array) -> PyTree:
         keys = jax.random.split(key, layers)
         return jax.vmap(lambda key: network.init(key, jnp.zeros(1)))(keys)
 
     def conditioned(layer: PyTree, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return cast(tuple[jax.Array, jax.Array], network.apply(layer, x))
+        log_scale, shift = jnp.split(network.apply(layer, x), 2)
+        return jnp.tanh(log_scale), shift
 
     def forward(params: PyTree, x: jax.Array) -> Mapped:
         def through(x: jax.Array, layer: PyTree) -> Mapped:

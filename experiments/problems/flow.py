@@ -1,4 +1,4 @@
-"""Learning a density in the plane by an invertible map to a normal distribution.
+"""Learning a density by an invertible map to a normal distribution.
 
 log p(x) = log N(f(x); 0, I) + log |det ∂f/∂x|
 """
@@ -6,28 +6,24 @@ log p(x) = log N(f(x); 0, I) + log |det ∂f/∂x|
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..densities import Sampler
-from .batched import batched
-from .problem import Problem, PyTree
+from ..problem import Problem, PyTree, batched
+from .common import in_precision_of, negative_log_density
 
-TRAIN, TEST = 20_000, 2_000
-_WINDOW = 4.2  # the picture shows [−4.2, 4.2]²
 _PIXELS = 120
 _DRAWN = 2_000
 
-Mapped = tuple[jax.Array, jax.Array]  # f(x) of shape (2,), log |det ∂f/∂x| of shape ()
+Mapped = tuple[jax.Array, jax.Array]  # f(x) of shape (d,), log |det ∂f/∂x| of shape ()
 
 
-@dataclass(frozen=True)
-class Flow:
+class Flow(NamedTuple):
     """An invertible map from data to a normal distribution, of one point at a time.
 
     Attributes:
@@ -43,77 +39,86 @@ class Flow:
     estimate: Callable[[PyTree, jax.Array, jax.Array], Mapped]
 
 
-def density(name: str, sample: Sampler, flow: Flow, *, batch_size: int, epochs: int) -> Problem:
+def density(
+    name: str,
+    examples: tuple[np.ndarray, np.ndarray],
+    flow: Flow,
+    *,
+    batch_size: int,
+    epochs: int,
+    evaluations: int = 20,
+    measure: Callable[[PyTree, jax.Array], dict[str, jax.Array]] | None = None,
+) -> Problem:
     """Make the problem of learning a density from samples.
 
-    The loss of a point is −log p, in nats. Measured are the exact one, and the round trip
-    ‖f⁻¹(f(x)) − x‖, largest entry: how good the inverse is.
+    The loss of a point is −log p, in nats.
 
     Args:
       name: of the problem.
-      sample: draws the data.
+      examples: points to learn from and to judge by, shapes (n, d).
       flow: what is to be learned.
       batch_size: default batch size.
       epochs: default number of epochs.
+      evaluations: how often to evaluate during a run, at least.
+      measure: `(params, x) -> dict`, what one point is measured by; by default the exact loss and
+        the round trip ‖f⁻¹(f(x)) − x‖, largest entry: how good the inverse is.
     """
 
     def loss(params: PyTree, example: PyTree, key: jax.Array) -> jax.Array:
-        return _surprise(*flow.estimate(params, _inside(params, example["x"]), key))
+        return minus_log_p(flow.estimate(params, in_precision_of(params, example["x"]), key))
 
-    def measure_one(params: PyTree, example: PyTree) -> dict[str, jax.Array]:
-        x = _inside(params, example["x"])
-        z, log_determinant = flow.forward(params, x)
-        there_and_back = jnp.abs(flow.inverse(params, z) - x).max()
-        return {"loss": _surprise(z, log_determinant), "round_trip": there_and_back}
+    def exact(params: PyTree, x: jax.Array) -> dict[str, jax.Array]:
+        mapped = flow.forward(params, x)
+        round_trip = jnp.abs(flow.inverse(params, mapped[0]) - x).max()
+        return {"loss": minus_log_p(mapped), "round_trip": round_trip}
 
-    def plot(params: PyTree, path: Path) -> None:
-        line = jnp.linspace(-_WINDOW, _WINDOW, _PIXELS)
-        grid = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
-        density = jax.jit(jax.vmap(lambda x: jnp.exp(-_surprise(*flow.forward(params, x)))))
-        z = jax.random.normal(jax.random.key(0), (_DRAWN, 2))
-        samples = jax.jit(jax.vmap(partial(flow.inverse, params)))(z)
-        image = np.asarray(density(grid)).reshape(_PIXELS, _PIXELS)
-        _draw(name, np.asarray(test["x"]), image, np.asarray(samples), path)
+    def measure_all(params: PyTree, batch: PyTree) -> dict[str, jax.Array]:
+        x = in_precision_of(params, batch["x"])
+        return jax.vmap(partial(measure or exact, params))(x)
 
-    test = {"x": jnp.asarray(sample(1, TEST))}
+    train, test = examples
     return Problem(
         name=name,
         init=flow.init,
         loss=loss,
         losses=batched(loss),
-        measure=lambda params, batch: jax.vmap(partial(measure_one, params))(batch),
-        data={"x": jnp.asarray(sample(0, TRAIN))},
-        test=test,
+        measure=measure_all,
+        data={"x": jnp.asarray(train)},
+        test={"x": jnp.asarray(test)},
         batch_size=batch_size,
         epochs=epochs,
-        plot=plot,
+        evaluations=evaluations,
+        plot=lambda params, path: _draw(name, test, flow, params, path),
     )
 
 
-def _inside(params: PyTree, x: jax.Array) -> jax.Array:
-    """The point in the precision of the parameters, in which all is computed."""
-    return x.astype(jax.tree.leaves(params)[0].dtype)
+def minus_log_p(mapped: Mapped) -> jax.Array:
+    z, log_determinant = mapped
+    return jnp.sum(negative_log_density(z)) - log_determinant
 
 
-def _surprise(z: jax.Array, log_determinant: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(z) + jnp.log(2 * jnp.pi)) / 2 - log_determinant
-
-
-def _draw(
-    name: str, data: np.ndarray, density: np.ndarray, samples: np.ndarray, file: Path
-) -> None:
+def _draw(name: str, data: np.ndarray, flow: Flow, params: PyTree, file: Path) -> None:
+    """Data and samples, and in the plane the density; else the two least Gaussian coordinates."""
     from ..plots import figure, save
 
-    made = figure(10.5, 3.9)
-    of_data, of_density, of_samples = made.subplots(1, 3, sharex=True, sharey=True)
-    of_data.scatter(*data[:_DRAWN].T, s=2, lw=0, color="black")
-    of_data.set_title("data")
-    extent = (-_WINDOW, _WINDOW, -_WINDOW, _WINDOW)
-    of_density.imshow(density, origin="lower", extent=extent, cmap="viridis")
-    of_density.set_title("learned density")
-    of_samples.scatter(*samples.T, s=2, lw=0, color="C0")
-    of_samples.set_title("samples")
-    for axes in (of_data, of_density, of_samples):
-        axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
-    made.suptitle(name)
-    save(made, file)
+    plane = data.shape[1] == 2
+    limit = 4.2 if plane else 5.0
+    z = jax.random.normal(jax.random.key(0), (_DRAWN, data.shape[1]))
+    samples = np.asarray(jax.jit(jax.vmap(partial(flow.inverse, params)))(z))
+    shown = [0, 1] if plane else np.argsort(np.mean(data**4, axis=0))[-2:]
+    fig = figure(10.5 if plane else 8.0, 3.9)
+    panels: Any = fig.subplots(1, 2 + plane, sharex=True, sharey=True)
+    for axes, title, points in (panels[0], "data", data), (panels[-1], "samples", samples):
+        axes.scatter(
+            *points[:_DRAWN, shown].T, s=2, lw=0, color="black" if title == "data" else "C0"
+        )
+        axes.set(title=title, xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    if plane:
+        line = jnp.linspace(-limit, limit, _PIXELS)
+        grid = jnp.stack(jnp.meshgrid(line, line), axis=-1)
+        p = jax.vmap(jax.vmap(lambda x: jnp.exp(-minus_log_p(flow.forward(params, x)))))
+        extent = (-limit, limit, -limit, limit)
+        panels[1].imshow(np.asarray(jax.jit(p)(grid)), origin="lower", extent=extent)
+        panels[1].set_title("learned density")
+    fig.suptitle(name)
+    save(fig, file)

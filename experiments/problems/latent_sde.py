@@ -11,6 +11,7 @@ X. Li, T.-K. L. Wong, R. T. Q. Chen and D. Duvenaud, *Scalable Gradients for Sto
 Differential Equations* (2020), arXiv:2001.01328, section 5.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import sde
-from ..models import Recurrent, TanhMLP
-from ..stochastic_series import DOUBLE_WELL, LORENZ, Process, observe
-from .batched import batched
-from .example_key import key_of
-from .gaussian import kl, surprise
-from .problem import Problem, PyTree, Source
+from .. import solvers
+from ..models import Recurrent, SmoothMLP
+from ..problem import Problem, PyTree, Source, batched, example_key
+from .common import in_precision_of, kl, negative_log_density
+from .stochastic_series import DOUBLE_WELL, LORENZ, Process, observe
 
 BAND = 0.9  # probability of the bands that predict
 _SAMPLES = 39  # of which the second smallest and the second largest make such a band
@@ -35,42 +34,11 @@ _SUBSTEPS = 4  # from one observation to the next
 _DRAWN = 200  # samples for the picture
 
 
-def double_well(name: str, source: Source) -> Problem:
-    del source  # the data are drawn
-    return latent_sde(
-        name,
-        DOUBLE_WELL,
-        train=2_000,
-        test=300,
-        seen=17,
-        later=8,
-        latent=2,
-        width=32,
-        batch_size=64,
-        epochs=30,
-    )
-
-
-def lorenz(name: str, source: Source) -> Problem:
-    del source
-    return latent_sde(
-        name,
-        LORENZ,
-        train=4_000,
-        test=500,
-        seen=41,
-        later=20,
-        latent=4,
-        width=128,
-        batch_size=256,
-        epochs=400,
-    )
-
-
 def latent_sde(
     name: str,
-    process: Process,
+    source: Source,
     *,
+    process: Process,
     train: int,
     test: int,
     seen: int,
@@ -79,6 +47,7 @@ def latent_sde(
     width: int,
     batch_size: int,
     epochs: int,
+    solve: Callable[..., jax.Array] = solvers.euler_maruyama,
 ) -> Problem:
     """Make the problem of learning a random process from series.
 
@@ -88,7 +57,8 @@ def latent_sde(
 
     Args:
       name: of the problem.
-      process: what draws the data.
+      source: of no use, as the data are drawn.
+      process: what draws them.
       train: number of series to learn from.
       test: number of series to judge by.
       seen: times of a series that are learned from.
@@ -97,13 +67,15 @@ def latent_sde(
       width: of the hidden layers and of the encoder.
       batch_size: default batch size.
       epochs: default number of epochs.
+      solve: as `solvers.euler_maruyama`, the default.
     """
+    del source
     dt, before, after = process.gap / _SUBSTEPS, _SUBSTEPS * (seen - 1), _SUBSTEPS * later
     encoder: Any = Recurrent(width, reverse=True)
     start: Any = nn.Dense(2 * latent)
     context: Any = nn.Dense(latent)
-    prior: Any = TanhMLP((width,), latent)
-    control: Any = TanhMLP((width,), latent)
+    prior: Any = SmoothMLP((width,), latent)
+    control: Any = SmoothMLP((width,), latent)
     emission: Any = nn.Dense(process.size)
 
     def init(key: jax.Array) -> PyTree:
@@ -125,49 +97,50 @@ def latent_sde(
         return control.apply(params["control"], jnp.concatenate([z, about], axis=-1))
 
     def posterior(params: PyTree, value: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """A path (steps + 1, latent), and its share of minus the lower bound."""
-        of_start, of_path = jax.random.split(key)
+        """A path (steps + 1, latent), and minus the lower bound, per value, that it estimates."""
+        start_key, path_key = jax.random.split(key)
         states = encoder.apply(params["encoder"], value, jnp.ones(seen, bool))
         mean, log_deviation = jnp.split(start.apply(params["start"], states[0]), 2)
         deviation, diffusion = jnp.exp(log_deviation), jnp.exp(params["log_diffusion"])
         # From one observation to the next the path knows the next and all later ones.
         about = jnp.repeat(context.apply(params["context"], states[1:]), _SUBSTEPS, axis=0)
-        path = sde.euler_maruyama(
+        path = solve(
             lambda z, c: prior.apply(params["prior"], z) + diffusion * steer(params, z, c),
             lambda z: diffusion,
-            mean + deviation * jax.random.normal(of_start, mean.shape, mean.dtype),
+            mean + deviation * jax.random.normal(start_key, mean.shape, mean.dtype),
             dt,
-            jax.random.normal(of_path, (before, latent), mean.dtype),
+            jax.random.normal(path_key, (before, latent), mean.dtype),
             about,
         )
         first = params["prior_start"]
         divergence = kl(mean, deviation, first["mean"], jnp.exp(first["log_deviation"]))
         divergence += jnp.sum(jnp.square(steer(params, path[:-1], about))) * dt / 2
         predicted = emission.apply(params["emission"], path[::_SUBSTEPS])
-        return path, (surprise(value, predicted, process.noise).sum() + divergence) / value.size
+        divergence += negative_log_density(value, predicted, process.noise).sum()
+        return path, divergence / value.size
 
     def loss(params: PyTree, example: PyTree, key: jax.Array) -> jax.Array:
-        return posterior(params, _inside(params, example)[:seen], key)[1]
+        return posterior(params, in_precision_of(params, example["value"])[:seen], key)[1]
 
     def simulate(params: PyTree, value: jax.Array, key: jax.Array) -> jax.Array:
         """Values (seen + later, size): the series as it may have been, and as it may go on."""
-        of_past, of_future, of_noise = jax.random.split(key, 3)
-        past, _ = posterior(params, value[:seen], of_past)
+        past_key, future_key, noise_key = jax.random.split(key, 3)
+        past, _ = posterior(params, value[:seen], past_key)
         diffusion = jnp.exp(params["log_diffusion"])
-        future = sde.euler_maruyama(
+        future = solve(
             lambda z, c: prior.apply(params["prior"], z),
             lambda z: diffusion,
             past[-1],
             dt,
-            jax.random.normal(of_future, (after, latent), past.dtype),
+            jax.random.normal(future_key, (after, latent), past.dtype),
         )
         path = jnp.concatenate([past, future[1:]])
         values = emission.apply(params["emission"], path[::_SUBSTEPS])
-        return values + process.noise * jax.random.normal(of_noise, values.shape, values.dtype)
+        return values + process.noise * jax.random.normal(noise_key, values.shape, values.dtype)
 
     def measure_one(params: PyTree, example: PyTree) -> dict[str, jax.Array]:
-        value = _inside(params, example)
-        keys = jax.random.split(key_of(value), _SAMPLES)
+        value = in_precision_of(params, example["value"])
+        keys = jax.random.split(example_key(value), _SAMPLES)
         bounds = jax.vmap(lambda key: posterior(params, value[:seen], key)[1])(keys[:_BOUNDS])
         samples = jax.vmap(partial(simulate, params, value))(keys)[:, seen:]
         low, high = band(samples)
@@ -180,7 +153,7 @@ def latent_sde(
 
     def plot(params: PyTree, path: Path) -> None:
         def several(value: jax.Array) -> jax.Array:
-            keys = jax.random.split(key_of(value), _DRAWN)
+            keys = jax.random.split(example_key(value), _DRAWN)
             return jax.vmap(partial(simulate, params, value))(keys)
 
         shown = jnp.asarray(held_out[:6])
@@ -202,9 +175,30 @@ def latent_sde(
     )
 
 
-def _inside(params: PyTree, series: PyTree) -> jax.Array:
-    """The values in the precision of the parameters, in which all is computed."""
-    return series["value"].astype(params["log_diffusion"].dtype)
+double_well = partial(
+    latent_sde,
+    process=DOUBLE_WELL,
+    train=2_000,
+    test=300,
+    seen=17,
+    later=8,
+    latent=2,
+    width=32,
+    batch_size=64,
+    epochs=30,
+)
+lorenz = partial(
+    latent_sde,
+    process=LORENZ,
+    train=4_000,
+    test=500,
+    seen=41,
+    later=20,
+    latent=4,
+    width=128,
+    batch_size=256,
+    epochs=400,
+)
 
 
 def band(samples: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -220,29 +214,21 @@ def _draw(
     """The first coordinate of test series, and the bands of what was and of what comes."""
     from ..plots import figure, save
 
-    made = figure(10.5, 5.2)
-    all_axes = made.subplots(2, 3, sharex=True, sharey=True).ravel()
+    fig = figure(10.5, 5.2)
+    panels = fig.subplots(2, 3, sharex=True, sharey=True).ravel()
     time = process.gap * np.arange(value.shape[1])
-    edges = np.quantile(samples[..., 0], [(1 - BAND) / 2, (1 + BAND) / 2], axis=1)
-    for index, axes in enumerate(all_axes):
-        axes.fill_between(time, *edges[:, index], color="C0", alpha=0.25, lw=0, label="90 % band")
+    low, high = np.quantile(samples[..., 0], [(1 - BAND) / 2, (1 + BAND) / 2], axis=1)
+    parts = ((slice(None, seen), "black", "seen"), (slice(seen, None), "white", "to come"))
+    for index, axes in enumerate(panels):
+        band = {"color": "C0", "alpha": 0.25, "lw": 0, "label": "90 % band"}
+        axes.fill_between(time, low[index], high[index], **band)
         axes.plot(time, samples[index, :4, :, 0].T, color="C0", lw=0.6, alpha=0.7)
-        now = slice(None, seen)
-        axes.scatter(time[now], value[index, now, 0], s=12, color="black", zorder=3, label="seen")
-        then = slice(seen, None)
-        axes.scatter(
-            time[then],
-            value[index, then, 0],
-            s=12,
-            color="white",
-            edgecolor="black",
-            lw=0.8,
-            zorder=3,
-            label="to come",
-        )
+        for part, fill, label in parts:
+            dots = {"s": 12, "color": fill, "edgecolor": "black", "lw": 0.8, "zorder": 3}
+            axes.scatter(time[part], value[index, part, 0], label=label, **dots)
         axes.axvline(time[seen - 1], color="grey", lw=0.8, ls=":")
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("time" if index > 2 else "")
-    made.suptitle(f"{name}: test series, sampled paths, and bands")
-    made.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    save(made, file)
+    fig.suptitle(f"{name}: test series, sampled paths, and bands")
+    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    save(fig, file)

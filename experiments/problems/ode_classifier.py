@@ -3,7 +3,13 @@
     y(0) = image,    dy/dt = f(t, y),    logits = W y(1) + b
     loss = cross-entropy + weight · ∫₀¹ ‖dᴷy/dtᴷ‖² / d dt
 
-where f is a network, d the number of pixels and K the order of the penalty, if there is one.
+where f is a network, d the number of pixels and K the order of the penalty, if there is one, which
+makes the equation easy to solve.
+
+R. T. Q. Chen, Y. Rubanova, J. Bettencourt and D. Duvenaud, *Neural Ordinary Differential
+Equations* (2018), arXiv:1806.07366, section 3; J. Kelly, J. Bettencourt, M. J. Johnson and
+D. Duvenaud, *Learning Differential Equations that are Easy to Solve* (2020), arXiv:2007.04504,
+equation 1 and section 3.
 """
 
 from functools import partial
@@ -16,26 +22,54 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import ode
-from ..datasets import Dataset, Images
+from .. import data, solvers
 from ..models import VectorField
-from .batched import batched
-from .problem import Problem, PyTree
-from .solving import STEPS, fixed_steps, to_tolerance
+from ..problem import Problem, PyTree, Source, batched
+from .classification import images_on_device
+from .common import in_precision_of
 
+STEPS = 8  # of the solver while training
+WEIGHT = 0.01  # of a penalty
 _DRAWN = 200  # test images in the picture
+
+fixed_steps = partial(solvers.integrate, steps=STEPS)
+# An equation that takes more than 500 steps counts as one that cannot be solved.
+to_tolerance = partial(solvers.solve, rtol=1e-5, atol=1e-5, max_steps=500)
+
+
+def digits(
+    name: str,
+    source: Source,
+    order: int = 0,
+    weight: float | jax.Array = WEIGHT,
+    integrate: solvers.Integrate = fixed_steps,
+) -> Problem:
+    """On scikit-learn's digits; see `ode_classifier` for the options."""
+    del source  # the data are built in
+    options: dict[str, Any] = {"order": order, "weight": weight, "integrate": integrate}
+    return ode_classifier(name, data.digits(), width=64, batch_size=64, epochs=30, **options)
+
+
+def mnist(name: str, source: Source, order: int = 0) -> Problem:
+    dataset = data.prepared("mnist", source.data_dir, source.report)
+    return ode_classifier(name, dataset, width=100, batch_size=128, epochs=5, order=order)
+
+
+regularized_digits = partial(digits, order=2)
+regularized_mnist = partial(mnist, order=2)
+third_order_digits = partial(digits, order=3)
 
 
 def ode_classifier(
     name: str,
-    dataset: Dataset,
+    dataset: data.Dataset,
     *,
     width: int,
     batch_size: int,
     epochs: int,
     order: int = 0,
-    weight: float | jax.Array = 0.0,
-    integrate: ode.Integrate = fixed_steps,
+    weight: float | jax.Array = WEIGHT,
+    integrate: solvers.Integrate = fixed_steps,
 ) -> Problem:
     """Make the problem of classifying images by way of a differential equation.
 
@@ -56,60 +90,57 @@ def ode_classifier(
     Raises:
       ValueError: for a solver that cannot be differentiated twice.
     """
-    ode.require_second_order(integrate)
+    solvers.require_second_order(integrate)
     offset, scale = jnp.asarray(dataset.offset), jnp.asarray(dataset.scale)
     field, head = VectorField((width,)), nn.Dense(int(dataset.train.label.max()) + 1)
     pixels = dataset.train.image[0].size
 
     def init(key: jax.Array) -> PyTree:
-        of_field, of_head = jax.random.split(key)
+        field_key, head_key = jax.random.split(key)
         y = jnp.zeros(pixels)
-        return {"field": field.init(of_field, jnp.zeros(()), y), "head": head.init(of_head, y)}
+        return {"field": field.init(field_key, jnp.zeros(()), y), "head": head.init(head_key, y)}
 
     def start(params: PyTree, image: jax.Array) -> jax.Array:
-        # Computed with in the parameters' precision, whatever the images are stored in.
-        dtype = jax.tree.leaves(params)[0].dtype
-        return ((image - offset) / scale).reshape(-1).astype(dtype)
+        return in_precision_of(params, ((image - offset) / scale).reshape(-1))
 
-    def slope(params: PyTree) -> ode.Field:
+    def slope(params: PyTree) -> solvers.Field:
         return partial(field.apply, params["field"])
 
     def results(params: PyTree, example: PyTree) -> dict[str, Any]:
-        """Logits and penalty of one image."""
+        """What one image is measured by, but for the evaluations."""
         y = start(params, example["image"])
         if not order:
             y, penalty = integrate(slope(params), y, 0.0, 1.0), 0.0
         else:
             both = _with_penalty(slope(params), order)
             y, penalty = integrate(both, (y, jnp.zeros((), y.dtype)), 0.0, 1.0)
-        logits = head.apply(params["head"], y)
-        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, example["label"])  # pyright: ignore[reportArgumentType]
-        return {
-            "cross_entropy": entropy,
-            "loss": entropy + weight * penalty,
-            "accuracy": jnp.argmax(logits) == example["label"],  # pyright: ignore[reportArgumentType]
-        }
+        logits: Any = head.apply(params["head"], y)
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, example["label"])
+        correct = jnp.argmax(logits) == example["label"]
+        if not order:
+            return {"loss": entropy, "accuracy": correct}
+        return {"cross_entropy": entropy, "loss": entropy + weight * penalty, "accuracy": correct}
 
     def loss(params: PyTree, example: PyTree, key: jax.Array | None = None) -> jax.Array:
         del key
         return results(params, example)["loss"]
 
     def function_evaluations(params: PyTree, image: jax.Array) -> jax.Array:
-        found = to_tolerance(slope(params), start(params, image), 0.0, 1.0)
-        return jnp.where(found.succeeded, found.evaluations, jnp.inf)
+        solution = to_tolerance(slope(params), start(params, image), 0.0, 1.0)
+        return jnp.where(solution.succeeded, solution.evaluations, jnp.inf)
 
     def measure(params: PyTree, batch: PyTree) -> dict[str, jax.Array]:
-        found = jax.vmap(partial(results, params))(batch)
-        if not order:
-            del found["cross_entropy"]  # it is the loss
         evaluations = jax.vmap(partial(function_evaluations, params))(batch["image"])
-        return {**found, "function_evaluations": evaluations}
+        return {
+            **jax.vmap(partial(results, params))(batch),
+            "function_evaluations": evaluations,
+        }
 
     def plot(params: PyTree, path: Path) -> None:
         times = jnp.linspace(0, 1, STEPS + 1)
         starts = jax.vmap(partial(start, params))(jnp.asarray(dataset.test.image[:_DRAWN]))
-        paths = jax.jit(jax.vmap(lambda y: ode.trajectory(slope(params), y, times)))(starts)
-        _draw(name, np.asarray(paths), dataset.test.label[:_DRAWN], path)
+        solve = jax.vmap(lambda y: solvers.trajectory(slope(params), y, times))
+        _draw(name, np.asarray(jax.jit(solve)(starts)), dataset.test.label[:_DRAWN], path)
 
     return Problem(
         name=name,
@@ -117,19 +148,19 @@ def ode_classifier(
         loss=loss,
         losses=batched(loss),
         measure=measure,
-        data=_on_device(dataset.train),
-        test=_on_device(dataset.test),
+        data=images_on_device(dataset.train),
+        test=images_on_device(dataset.test),
         batch_size=batch_size,
         epochs=epochs,
         plot=plot,
     )
 
 
-def _with_penalty(slope: ode.Field, order: int) -> ode.Field:
+def _with_penalty(slope: solvers.Field, order: int) -> solvers.Field:
     """The field of the state and of the penalty that it has gathered."""
 
     def both(t: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        derivatives = ode.time_derivatives(slope, t, state[0], order)
+        derivatives = solvers.time_derivatives(slope, t, state[0], order)
         return derivatives[0], jnp.mean(jnp.square(derivatives[-1]))
 
     return both
@@ -137,29 +168,21 @@ def _with_penalty(slope: ode.Field, order: int) -> ode.Field:
 
 def _draw(name: str, paths: np.ndarray, labels: np.ndarray, file: Path) -> None:
     """Solutions in the plane in which their ends vary most, colored by class."""
-    from matplotlib import colormaps
-
     from ..plots import figure, save
 
     ends = paths[:, -1]
     center = ends.mean(axis=0)
     plane = np.linalg.svd(ends - center, full_matrices=False)[2][:2]
     flat = (paths - center) @ plane.T
-    made = figure(6.4, 5.0)
-    axes = made.add_subplot()
-    colors = colormaps["tab10"](labels)
-    for line, color in zip(flat, colors, strict=True):
-        axes.plot(*line.T, color=color, lw=0.5, alpha=0.6)
+    fig = figure(6.4, 5.0)
+    axes = fig.add_subplot()
     for label in np.unique(labels):
-        mine = labels == label
-        axes.scatter(*flat[mine, -1].T, s=14, color=colors[mine][0], label=str(label), zorder=3)
+        x, y = flat[labels == label].T  # of shape (times, images)
+        axes.plot(x, y, color=f"C{label}", lw=0.5, alpha=0.6)
+        axes.scatter(x[-1], y[-1], s=14, color=f"C{label}", label=str(label), zorder=3)
     axes.set_title(f"{name}: test images (where lines begin) move to where they are classified")
     axes.set_xlabel("first principal component of y(1)")
     axes.set_ylabel("second principal component")
     axes.spines[["top", "right"]].set_visible(False)
-    made.legend(loc="outside right center", frameon=False)
-    save(made, file)
-
-
-def _on_device(images: Images) -> dict[str, jax.Array]:
-    return {"image": jnp.asarray(images.image), "label": jnp.asarray(images.label, jnp.int32)}
+    fig.legend(loc="outside right center", frameon=False)
+    save(fig, file)

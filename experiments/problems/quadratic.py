@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .problem import Problem, PyTree, Source
+from ..problem import Problem, PyTree, Source
+from .common import deterministic
 
 DIMENSION = 20
 CONDITION = 1e3
@@ -24,16 +25,13 @@ def noisy(name: str, source: Source) -> Problem:
     xi = rng.standard_normal((EXAMPLES, DIMENSION))
     data = {"xi": jnp.asarray(xi - xi.mean(axis=0), jnp.float32)}
 
-    def losses(params: PyTree, batch: PyTree, key: jax.Array | None = None) -> jax.Array:
-        del key
-        return _halved_square(params, curvature) - (batch["xi"] * curvature) @ params
-
-    def loss(params: PyTree, example: PyTree, key: jax.Array | None = None) -> jax.Array:
-        return losses(params, jax.tree.map(lambda leaf: leaf[None], example), key)[0]
+    def shifted(params: PyTree, batch: PyTree) -> jax.Array:
+        return _half_square(params, curvature) - (batch["xi"] * curvature) @ params
 
     def measure(params: PyTree, batch: PyTree) -> dict[str, jax.Array]:
-        return {"loss": jnp.broadcast_to(_halved_square(params, curvature), batch["xi"].shape[:1])}
+        return {"loss": jnp.broadcast_to(_half_square(params, curvature), batch["xi"].shape[:1])}
 
+    loss, losses = deterministic(shifted)
     return Problem(
         name=name,
         init=lambda key: 10 * jax.random.normal(key, (DIMENSION,)),
@@ -47,5 +45,5 @@ def noisy(name: str, source: Source) -> Problem:
     )
 
 
-def _halved_square(params: jax.Array, curvature: jax.Array) -> jax.Array:
+def _half_square(params: jax.Array, curvature: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(curvature * jnp.square(params))

@@ -5,36 +5,37 @@ Generative Modeling* (2019), arXiv:1906.02735.
 """
 
 from collections.abc import Callable
-from typing import cast
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .. import densities, flows
-from ..models import LipSwish
+from .. import solvers
+from ..models import SmoothMLP, lipswish
+from ..problem import Problem, PyTree, Source
+from . import densities
 from .flow import Flow, Mapped, density
-from .problem import Problem, PyTree, Source
 
 BOUND = 0.9  # of the Lipschitz constants
 TERMS = 20  # of the power series of a logarithm, at most
 
 
-def eight_gaussians(name: str, source: Source) -> Problem:
+def eight_gaussians(name: str, source: Source, *, randomized: bool = True) -> Problem:
     del source  # the data are drawn
-    flow = residual_flow(blocks=8, width=32)
-    return density(name, densities.eight_gaussians, flow, batch_size=128, epochs=6)
+    flow = residual_flow(blocks=8, width=32, randomized=randomized)
+    examples = densities.examples(densities.eight_gaussians)
+    return density(name, examples, flow, batch_size=128, epochs=6)
 
 
-def exact(name: str, source: Source) -> Problem:
-    del source
-    flow = residual_flow(blocks=8, width=32, randomized=False)
-    return density(name, densities.eight_gaussians, flow, batch_size=128, epochs=6)
+exact = partial(eight_gaussians, randomized=False)
 
 
 def checkerboard(name: str, source: Source) -> Problem:
     del source
     flow = residual_flow(blocks=50, width=128)
-    return density(name, densities.checkerboard, flow, batch_size=512, epochs=500)
+    examples = densities.examples(densities.checkerboard)
+    return density(name, examples, flow, batch_size=512, epochs=500)
 
 
 def residual_flow(*, blocks: int, width: int, randomized: bool = True) -> Flow:
@@ -46,7 +47,7 @@ def residual_flow(*, blocks: int, width: int, randomized: bool = True) -> Flow:
       randomized: whether determinants are estimated while training, by a random number of terms
         of their power series; otherwise they are exact, which in the plane costs less.
     """
-    network = LipSwish((width, width))
+    network: Any = SmoothMLP((width, width), 2, lipswish)
 
     def init(key: jax.Array) -> PyTree:
         keys = jax.random.split(key, blocks)
@@ -57,7 +58,7 @@ def residual_flow(*, blocks: int, width: int, randomized: bool = True) -> Flow:
         }
 
     def residual(block: PyTree) -> Callable[[jax.Array], jax.Array]:
-        return lambda x: cast(jax.Array, network.apply(block["network"], x))
+        return lambda x: network.apply(block["network"], x)
 
     def mapped(params: PyTree, x: jax.Array) -> tuple[jax.Array, PyTree, jax.Array]:
         """The image of x, the parameters made to contract, and what went into every network."""
@@ -72,34 +73,38 @@ def residual_flow(*, blocks: int, width: int, randomized: bool = True) -> Flow:
 
     def forward(params: PyTree, x: jax.Array) -> Mapped:
         z, params, inputs = mapped(params, x)
-        each = jax.vmap(lambda block, x: flows.log_determinant(residual(block), x))
+        each = jax.vmap(lambda block, x: solvers.log_determinant(residual(block), x))
         return z, each(params, inputs).sum() + params["log_scale"].sum()
 
     def estimate(params: PyTree, x: jax.Array, key: jax.Array) -> Mapped:
         # All blocks' power series at once: a short sequence of large operations.
         z, params, inputs = mapped(params, x)
         each = jax.vmap(
-            lambda block, x, key: flows.estimated_log_determinant(residual(block), x, key, TERMS)
+            lambda block, x, key: solvers.estimated_log_determinant(residual(block), x, key, TERMS)
         )
         terms = each(params, inputs, jax.random.split(key, blocks))
         return z, terms.sum() + params["log_scale"].sum()
 
     def inverse(params: PyTree, z: jax.Array) -> jax.Array:
         def back(x: jax.Array, block: PyTree) -> tuple[jax.Array, None]:
-            x = flows.invert(residual(block), x)
+            x = solvers.invert(residual(block), x)
             return (x - block["shift"]) * jnp.exp(-block["log_scale"]), None
 
         return jax.lax.scan(back, z, _contracting(params), reverse=True)[0]
 
-    exactly = lambda params, x, key: forward(params, x)  # noqa: E731
-    return Flow(init, forward, inverse, estimate if randomized else exactly)
+    return Flow(
+        init,
+        forward,
+        inverse,
+        estimate if randomized else lambda params, x, key: forward(params, x),
+    )
 
 
 def _contracting(params: PyTree) -> PyTree:
     """The matrices scaled down so that a network's product is within the bound."""
     matrices = [leaf for leaf in jax.tree.leaves(params["network"]) if leaf.ndim == 3]
     share = BOUND ** (1 / len(matrices))
-    contract = jax.vmap(lambda matrix: flows.contracted(matrix, share))
+    contract = jax.vmap(lambda matrix: solvers.contracted(matrix, share))
     network = jax.tree.map(
         lambda leaf: contract(leaf) if leaf.ndim == 3 else leaf, params["network"]
     )

@@ -1,13 +1,15 @@
 """The next character of Python's own documentation, which ships with Python."""
 
-import flax.linen as nn
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from ..models import Transformer
-from .problem import Problem, PyTree, Source
+from ..problem import Problem, PyTree, Source
+from .common import deterministic
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"`()[]{}<>=+-*/_\n#"
 LENGTH = 32
@@ -17,24 +19,16 @@ TRAIN, TEST = 8_000, 1_000
 def transformer(name: str, source: Source) -> Problem:
     del source  # the text is built in
     train, test = _windows()
-    module: nn.Module = Transformer(tokens=len(ALPHABET) + 1)
-
-    def per_character(params: PyTree, batch: PyTree) -> tuple[jax.Array, jax.Array]:
-        logits, following = module.apply(params, batch["text"][:, :-1]), batch["text"][:, 1:]
-        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, following)  # pyright: ignore[reportArgumentType]
-        return entropy, jnp.argmax(logits, axis=-1) == following  # pyright: ignore[reportArgumentType]
-
-    def losses(params: PyTree, batch: PyTree, key: jax.Array | None = None) -> jax.Array:
-        del key
-        return jnp.mean(per_character(params, batch)[0], axis=1)
-
-    def loss(params: PyTree, example: PyTree, key: jax.Array | None = None) -> jax.Array:
-        return losses(params, jax.tree.map(lambda leaf: leaf[None], example), key)[0]
+    module = Transformer(tokens=len(ALPHABET) + 1)
 
     def measure(params: PyTree, batch: PyTree) -> dict[str, jax.Array]:
-        entropy, correct = per_character(params, batch)
+        following = batch["text"][:, 1:]
+        logits = cast(jax.Array, module.apply(params, batch["text"][:, :-1]))
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, following)
+        correct = jnp.argmax(logits, axis=-1) == following
         return {"loss": jnp.mean(entropy, axis=1), "accuracy": jnp.mean(correct, axis=1)}
 
+    loss, losses = deterministic(lambda params, batch: measure(params, batch)["loss"])
     return Problem(
         name=name,
         init=lambda key: module.init(key, jnp.zeros((1, LENGTH), jnp.int32)),

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mekax.experiments import flows
+from mekax.experiments import solvers
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 30), (30, 2), (24, 24), (20, 31)])
 def test_spectral_bound(shape):
-    bound = jax.jit(flows.spectral_bound)
+    bound = jax.jit(solvers.spectral_bound)
     for scale in (1e-3, 1.0, 1e3):
         matrix = scale * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         largest = np.linalg.norm(matrix, 2)
@@ -23,7 +23,7 @@ def test_spectral_bound(shape):
 def test_spectral_bound_differentiates_twice_where_singular_values_meet():
     rng = np.random.default_rng(1)
     matrix, direction = jnp.eye(3), jnp.asarray(rng.standard_normal((3, 3)))
-    both = jax.jit(lambda m: jax.jvp(jax.grad(flows.spectral_bound), (m,), (direction,)))
+    both = jax.jit(lambda m: jax.jvp(jax.grad(solvers.spectral_bound), (m,), (direction,)))
     gradient, product = both(matrix)
     ahead, behind = (both(matrix + s * 1e-5 * direction)[0] for s in (1, -1))
     np.testing.assert_allclose(product, (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-6)
@@ -33,8 +33,8 @@ def test_spectral_bound_differentiates_twice_where_singular_values_meet():
 
 def test_contracted():
     matrix = jnp.asarray(np.random.default_rng(2).standard_normal((5, 7)), jnp.float32)
-    assert 0.88 < np.linalg.norm(flows.contracted(matrix, 0.9), 2) <= 0.9 * (1 + 1e-5)
-    np.testing.assert_array_equal(flows.contracted(0.01 * matrix, 0.9), 0.01 * matrix)
+    assert 0.88 < np.linalg.norm(solvers.contracted(matrix, 0.9), 2) <= 0.9 * (1 + 1e-5)
+    np.testing.assert_array_equal(solvers.contracted(0.01 * matrix, 0.9), 0.01 * matrix)
 
 
 WEIGHT = jnp.array([[0.6, -0.4], [0.3, 0.5]])
@@ -46,12 +46,12 @@ def contraction(weight, x):
 
 
 def exact(weight):
-    return flows.log_determinant(partial(contraction, weight), X.astype(weight.dtype))
+    return solvers.log_determinant(partial(contraction, weight), X.astype(weight.dtype))
 
 
 def estimate(weight, key, terms=30):
     x = X.astype(weight.dtype)
-    return flows.estimated_log_determinant(partial(contraction, weight), x, key, terms)
+    return solvers.estimated_log_determinant(partial(contraction, weight), x, key, terms)
 
 
 def test_log_determinant():
@@ -83,7 +83,7 @@ def test_estimates_are_unbiased_in_every_order():
 def test_at_most_so_many_terms(terms):
     # With a symmetric matrix of equal eigenvalues every probe gives the trace.
     def one(key):
-        return flows.estimated_log_determinant(lambda x: -0.5 * x, jnp.ones(2), key, terms)
+        return solvers.estimated_log_determinant(lambda x: -0.5 * x, jnp.ones(2), key, terms)
 
     mean = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 4_000)).mean()
     series = -2 * sum(0.5**k / k for k in range(1, terms + 1))
@@ -99,10 +99,10 @@ def test_too_few_terms():
 
 def test_inverse():
     y = 3 * jax.random.normal(jax.random.key(0), (50, 2))
-    x = jax.jit(jax.vmap(partial(flows.invert, partial(contraction, WEIGHT))))(y)
+    x = jax.jit(jax.vmap(partial(solvers.invert, partial(contraction, WEIGHT))))(y)
     again = x + jax.vmap(partial(contraction, WEIGHT))(x)
     np.testing.assert_allclose(again, y, atol=1e-5)
 
 
 def test_inverse_stops_where_there_is_no_contraction():
-    assert flows.invert(lambda x: 2 * x, jnp.ones(2), max_steps=7).tolist() == [-85] * 2
+    assert solvers.invert(lambda x: 2 * x, jnp.ones(2), max_steps=7).tolist() == [-85] * 2

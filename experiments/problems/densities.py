@@ -1,4 +1,4 @@
-"""Samplers of probability densities in the plane, to learn them again: all within about [−4, 4]².
+"""Samplers of probability densities in the plane, to learn them: all within about [−4, 4]².
 
 The usual toy densities, at the scale of W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever
 and D. Duvenaud, *FFJORD* (2019), arXiv:1810.01367, figure 2. Each is a function of a seed and a
@@ -11,8 +11,15 @@ import numpy as np
 
 Sampler = Callable[[int, int], np.ndarray]  # (seed, n) -> points of shape (n, 2)
 
+TRAIN, TEST = 20_000, 2_000
+
 _ARMS = 5
 _TURNS = 1.5
+
+
+def examples(sample: Sampler) -> tuple[np.ndarray, np.ndarray]:
+    """Points to learn from, and others to judge by."""
+    return sample(0, TRAIN), sample(1, TEST)
 
 
 def eight_gaussians(seed: int, n: int) -> np.ndarray:
@@ -54,14 +61,6 @@ def checkerboard(seed: int, n: int) -> np.ndarray:
     column, pair = rng.integers(0, 4, n), rng.integers(0, 2, n)
     corner = np.stack([column, 2 * pair + column % 2], axis=1) - 2
     return _float32(2 * (corner + rng.random((n, 2))))
-
-
-DENSITIES: dict[str, Sampler] = {
-    "eight-gaussians": eight_gaussians,
-    "pinwheel": pinwheel,
-    "two-spirals": two_spirals,
-    "checkerboard": checkerboard,
-}
 
 
 def _float32(points: np.ndarray) -> np.ndarray:

@@ -1,15 +1,14 @@
 """Noisy observations of random processes in continuous time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 _FINE = 40  # steps of the simulation from one observation to the next
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A stochastic differential equation, and how it is observed.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Short time series at irregular times, of which many values are missing."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ _MISSING = 0.5  # probability that a value is
 _MIXING = np.array([[1.0, 0.0], [0.0, 1.0], [0.7, -0.7]])
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """Series of n times of 3 channels each; short ones repeat their last time.
 
     Attributes:
@@ -27,10 +26,6 @@ class Series:
     value: np.ndarray
     observed: np.ndarray
     hidden: np.ndarray
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name."""
-        return dict(vars(self))
 
 
 def damped_oscillations(seed: int, count: int, *, longest: int = 24) -> Series:

@@ -1,0 +1,42 @@
+"""What several families of problems share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..problem import PyTree
+
+Loss = Callable[..., jax.Array]
+
+
+def deterministic(losses: Callable[[PyTree, PyTree], jax.Array]) -> tuple[Loss, Loss]:
+    """A problem's `loss` and `losses`, made of the losses of a batch that need no key."""
+
+    def of_batch(params: PyTree, batch: PyTree, key: jax.Array | None = None) -> jax.Array:
+        del key
+        return losses(params, batch)
+
+    def of_one(params: PyTree, example: PyTree, key: jax.Array | None = None) -> jax.Array:
+        del key
+        return losses(params, jax.tree.map(lambda leaf: leaf[None], example))[0]
+
+    return of_one, of_batch
+
+
+def in_precision_of(params: PyTree, values: PyTree) -> PyTree:
+    """The values in the precision of the parameters, in which everything is computed."""
+    dtype = jax.tree.leaves(params)[0].dtype
+    return jax.tree.map(lambda x: x if x.dtype == bool else x.astype(dtype), values)
+
+
+def negative_log_density(x: jax.Array, mean: Any = 0.0, deviation: Any = 1.0) -> jax.Array:
+    """−log N(x; mean, deviation²), entry by entry, in nats."""
+    return -jax.scipy.stats.norm.logpdf(x, mean, deviation)
+
+
+def kl(mean: jax.Array, deviation: jax.Array, to_mean: Any = 0, to_deviation: Any = 1) -> jax.Array:
+    """KL(N(mean, deviation²) ‖ N(to_mean, to_deviation²)), summed over entries, in nats."""
+    ratio, distance = deviation / to_deviation, (mean - to_mean) / to_deviation
+    return jnp.sum((jnp.square(ratio) + jnp.square(distance) - 1) / 2 - jnp.log(ratio))

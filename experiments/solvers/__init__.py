@@ -1,0 +1,36 @@
+"""Differential equations and invertible maps: solvers, and derivatives along solutions."""
+
+from .adaptive import Solution, integrate_adaptively, solve
+from .divergence import divergence, hollow_divergence, hutchinson_divergence
+from .euler_maruyama import euler_maruyama
+from .residual import (
+    contracted,
+    estimated_log_determinant,
+    invert,
+    log_determinant,
+    spectral_bound,
+)
+from .runge_kutta import Field, Integrate, integrate, trajectory
+from .second_order import require_second_order
+from .taylor import time_derivatives
+
+__all__ = [
+    "Field",
+    "Integrate",
+    "Solution",
+    "contracted",
+    "divergence",
+    "estimated_log_determinant",
+    "euler_maruyama",
+    "hollow_divergence",
+    "hutchinson_divergence",
+    "integrate",
+    "integrate_adaptively",
+    "invert",
+    "log_determinant",
+    "require_second_order",
+    "solve",
+    "spectral_bound",
+    "time_derivatives",
+    "trajectory",
+]

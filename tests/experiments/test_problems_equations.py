@@ -1,0 +1,435 @@
+"""Problems of differential equations, flows and latent paths: derivatives, solvers, training."""
+
+from functools import partial
+
+import diffrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from mekax.experiments import data, registry, solvers
+from mekax.experiments.models import HollowField, Recurrent, VectorField
+from mekax.experiments.problem import Source
+from mekax.experiments.problems import (
+    continuous_flow,
+    coupling_flow,
+    densities,
+    flow,
+    latent_ode,
+    latent_sde,
+    ode_classifier,
+    residual_flow,
+)
+from mekax.experiments.problems.irregular_series import damped_oscillations
+from mekax.experiments.problems.stochastic_series import DOUBLE_WELL
+from mekax.optimizers import adameka, meka, metrics
+
+OPTIMIZERS = {"meka": meka, "adameka": adameka, "adam": lambda: optax.adam(1e-2)}
+POINTS = densities.eight_gaussians(0, 2048), densities.eight_gaussians(1, 256)
+few_steps = partial(solvers.integrate, steps=3)
+
+
+def classifier(width=4, pixels=4, integrate=few_steps, order=0):
+    """Digits cut down to a few pixels."""
+    whole = data.digits()
+    cut = [
+        data.Images(part.image.reshape(-1, 64)[:, 18 : 18 + pixels], part.label)
+        for part in (whole.train, whole.test)
+    ]
+    small = data.Dataset(*cut, whole.offset, whole.scale)
+    options = {"width": width, "batch_size": 32, "epochs": 1, "integrate": integrate}
+    return ode_classifier.ode_classifier("small", small, order=order, weight=0.1, **options)
+
+
+def continuous(field=VectorField((4,)), integrate=few_steps, estimated=True):  # noqa: B008
+    options = {"estimated": estimated, "integrate": integrate}
+    return continuous_flow.continuous_flow("small", POINTS, field, **options)
+
+
+def residual(width=4, blocks=2, randomized=True):
+    map_ = residual_flow.residual_flow(blocks=blocks, width=width, randomized=randomized)
+    return flow.density("small", POINTS, map_, batch_size=32, epochs=1)
+
+
+def coupling(width=4, layers=2):
+    map_ = coupling_flow.coupling_flow(layers=layers, width=width)
+    return flow.density("small", POINTS, map_, batch_size=32, epochs=1)
+
+
+def irregular(make=latent_ode.differential, width=4, longest=6, **options):
+    series = [damped_oscillations(seed, 200, longest=longest) for seed in (0, 1)]
+    sizes = {"latent": 3, "width": width}
+    decoder = make(**sizes, **options)
+    return latent_ode.latent_series("small", *series, decoder, **sizes, batch_size=32, epochs=1)
+
+
+def stochastic(width=4, seen=4):
+    sizes = {"train": 200, "test": 100, "seen": seen, "later": 2, "latent": 2, "width": width}
+    options = {"process": DOUBLE_WELL, "batch_size": 32, "epochs": 1}
+    return latent_sde.latent_sde("small", Source(), **sizes, **options)
+
+
+SMALL = {
+    "neural ODE": classifier,
+    "second derivatives": partial(classifier, order=2),
+    "third derivatives": partial(classifier, order=3),
+    "estimated trace": continuous,
+    "exact trace": partial(continuous, estimated=False),
+    "cheap trace": partial(continuous, HollowField(3, 3, 3)),
+    "residual flow": residual,
+    "exact residual flow": partial(residual, randomized=False),
+    "coupling flow": coupling,
+    "latent ODE": irregular,
+    "latent recurrent network": partial(irregular, latent_ode.gated),
+    "latent SDE": stochastic,
+}
+RANDOM = {"estimated trace", "residual flow", *list(SMALL)[-3:]}
+
+
+def begin(problem):
+    """The problem's initial parameters, by one program rather than by many operations."""
+    return jax.jit(problem.init)(jax.random.key(0))
+
+
+def at_start(problem, examples=3):
+    """Parameters away from symmetry, a direction, and a batch, in double precision."""
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), problem.init(jax.random.key(0)))
+    keys = optax.tree.split_key_like(jax.random.key(1), params)
+    direction = jax.tree.map(lambda key, p: jax.random.normal(key, p.shape), keys, params)
+    batch = jax.tree.map(lambda leaf: leaf[:examples], problem.data)
+    return optax.tree.add_scale(params, 0.1, direction), direction, batch
+
+
+def derivatives(problem, params, direction, batch):
+    """Value, gradient and Hessian-vector product of each example, every one as a vector."""
+    keys = jax.random.split(jax.random.key(2), len(jax.tree.leaves(batch)[0]))
+
+    def one(params, example, key):
+        def value_and_grad(p):
+            value, grad = jax.value_and_grad(problem.loss)(p, example, key)
+            return value, ravel_pytree(grad)[0]
+
+        (value, grad), (_, product) = jax.jvp(value_and_grad, (params,), (direction,))
+        return value, grad, product
+
+    return jax.vmap(one, (None, 0, 0))(params, batch, keys)
+
+
+def assert_close(found, expected, rtol):
+    error = jnp.linalg.norm(found - expected, axis=-1)
+    assert np.all(error <= rtol * jnp.linalg.norm(expected, axis=-1))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SMALL)
+def test_derivatives_of_every_example(name):
+    problem, eps = SMALL[name](), 1e-5
+
+    @jax.jit  # all of it, as a hundred small programs take longer to compile than a large one
+    def compute():
+        params, direction, batch = at_start(problem)
+
+        def shifted(by):
+            moved = optax.tree.add_scale(params, by, direction)
+            return derivatives(problem, moved, direction, batch)
+
+        around = jax.lax.map(shifted, jnp.array([0, eps, -eps]))
+        losses = [problem.losses(params, batch, jax.random.key(seed)) for seed in (2, 3)]
+        return around, ravel_pytree(direction)[0], losses
+
+    (value, grad, product), along, (losses, other) = compute()
+    np.testing.assert_allclose(grad[0] @ along, (value[1] - value[2]) / (2 * eps), rtol=1e-6)
+    assert_close(product[0], (grad[1] - grad[2]) / (2 * eps), rtol=1e-6)
+    # The losses of a batch are those of its examples, each with its own key, and nothing else.
+    np.testing.assert_allclose(losses, value[0], rtol=1e-12)
+    assert np.all(losses == other) == (name not in RANDOM)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("make", [classifier, continuous])
+def test_diffrax_in_place_of_fixed_steps(make):
+    fixed = make(integrate=partial(solvers.integrate, steps=30))
+    adaptive = make(integrate=solvers.integrate_adaptively)
+    start = jax.jit(partial(at_start, fixed))()
+    found, expected = (jax.jit(partial(derivatives, p))(*start) for p in (adaptive, fixed))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):
+        assert_close(ours, theirs, rtol=1e-4)
+
+
+def adaptive_trajectory(field, y0, times):
+    """As `solvers.trajectory`, by Diffrax."""
+    start, end = times[0], jnp.maximum(times[-1], times[0] + 1e-3)
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: field(t, y)),
+        diffrax.Tsit5(),
+        start,
+        end,
+        0.01,
+        y0,
+        stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-8),
+        saveat=diffrax.SaveAt(ts=times),
+        adjoint=diffrax.DirectAdjoint(),
+        max_steps=256,
+    ).ys
+
+
+@pytest.mark.usefixtures("float64")
+def test_diffrax_in_place_of_fixed_steps_along_a_series():
+    @jax.jit
+    def gradients():
+        fixed = irregular(trajectory=partial(solvers.trajectory, substeps=20))
+        params, _, batch = at_start(fixed, examples=2)
+        keys = jax.random.split(jax.random.key(2), 2)
+
+        def of(problem):
+            one = lambda *given: ravel_pytree(jax.grad(problem.loss)(*given))[0]  # noqa: E731
+            return jax.vmap(one, (None, 0, 0))(params, batch, keys)
+
+        return of(irregular(trajectory=adaptive_trajectory)), of(fixed)
+
+    assert_close(*gradients(), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_estimated_and_exact_traces_agree_in_expectation():
+    # In the plane, vᵀJv of random signs has two values, whose mean is the trace.
+    estimated, exact = continuous(), continuous(estimated=False)
+
+    @jax.jit
+    def both():
+        params, direction, batch = at_start(exact, examples=1)
+        many = jax.tree.map(lambda leaf: jnp.repeat(leaf, 16, axis=0), batch)
+        found = derivatives(estimated, params, direction, many)
+        return found, derivatives(exact, params, direction, batch)
+
+    for estimates, mean in zip(*both(), strict=True):
+        low, high = estimates.min(axis=0), estimates.max(axis=0)
+        assert np.any(high - low > 1e-3)
+        np.testing.assert_allclose((low + high) / 2, mean[0], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.usefixtures("float64")
+def test_diagonal_of_the_hollow_field_is_cheap():
+    field, y, t = HollowField(5, 6, 7), jnp.array([0.3, -1.2, 2.0]), jnp.asarray(0.4)
+
+    @jax.jit
+    def results(key):
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), field.init(key, t, y))
+        condition = partial(field.apply, params, t, method="condition")
+        transform = partial(field.apply, params, t, method="transform")
+        cheap = solvers.hollow_divergence(condition, transform, y)
+        dear = solvers.divergence(partial(field.apply, params, t), y)
+        return jax.jacobian(condition)(y), cheap, dear
+
+    jacobian, cheap, dear = results(jax.random.key(0))
+    seen = np.abs(jacobian).sum(axis=1)  # how much row i depends on entry j
+    np.testing.assert_array_equal(seen > 1e-3, ~np.eye(3, dtype=bool))
+    np.testing.assert_array_equal(np.diag(seen), 0)
+    for ours, expected in zip(cheap, dear, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def solver(adjoint):
+    """The user's own, with Diffrax."""
+
+    def integrate(field, y0, t0, t1):
+        term = diffrax.ODETerm(lambda t, y, args: field(t, y))
+        return diffrax.diffeqsolve(term, diffrax.Tsit5(), t0, t1, 0.1, y0, adjoint=adjoint).ys[0]
+
+    return integrate
+
+
+@pytest.mark.parametrize("make", [classifier, continuous])
+@pytest.mark.parametrize(
+    ("adjoint", "reason"),
+    [
+        (diffrax.RecursiveCheckpointAdjoint(), "forward-mode autodiff"),
+        (diffrax.BacksolveAdjoint(), "custom_vjp"),
+        (diffrax.ForwardMode(), "Reverse-mode differentiation does not work"),
+    ],
+)
+def test_solvers_without_second_derivatives_are_refused(make, adjoint, reason):
+    with pytest.raises(ValueError, match=f"differentiated twice.*{reason}.*DirectAdjoint"):
+        make(integrate=solver(adjoint))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return classifier(width=16, pixels=20)
+
+
+@pytest.fixture(scope="module")
+def gaussians():
+    return continuous(VectorField((16,)))
+
+
+def train(problem, tx, steps, examples=None):
+    """Parameters before and after so many steps, and the state, by one traceable program."""
+    tx = optax.with_extra_args_support(tx)
+    examples = problem.data if examples is None else examples
+    rows = data.batches(0, 0, steps, problem.examples, problem.batch_size)
+
+    def step(carry, given):
+        (params, state), (index, row) = carry, given
+        batch, key = jax.tree.map(lambda leaf: leaf[row], examples), jax.random.key(index)
+        value_fn = lambda p: problem.losses(p, batch, key)  # noqa: E731
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        return (optax.apply_updates(params, updates), state), None
+
+    params = problem.init(jax.random.key(0))
+    start = params, tx.init(params)
+    return params, *jax.lax.scan(step, start, (jnp.arange(steps), rows))[0]
+
+
+# What 100 steps of 32 examples reach from where: any optimizer, or by which one.
+LESSONS = {
+    "neural ODE": ("accuracy", 0.3, 0.6),
+    "estimated trace": ("loss", 5.0, 4.0),
+    "residual flow": ("loss", 5.5, {"meka": 4.5, "adameka": 4.3, "adam": 4.5}),
+    "coupling flow": ("loss", 6.0, 5.0),
+    "latent ODE": ("reconstruction_error", 0.56, 0.53),
+    "latent recurrent network": ("loss", 21, {"meka": 20, "adameka": 18, "adam": 18}),
+    "latent SDE": ("loss", 40, 20),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", LESSONS)
+def test_problem_is_learned(name, optimizer, request):
+    larger = {"neural ODE": "digits", "estimated trace": "gaussians"}
+    problem = request.getfixturevalue(larger[name]) if name in larger else SMALL[name]()
+
+    def measure(params):
+        found = problem.measure(params, jax.tree.map(lambda leaf: leaf[:200], problem.test))
+        return {name: jnp.mean(values) for name, values in found.items()}
+
+    @jax.jit
+    def run():
+        start, learned, _ = train(problem, OPTIMIZERS[optimizer](), 100)
+        return jax.lax.map(measure, jax.tree.map(lambda *p: jnp.stack(p), start, learned))
+
+    found = jax.device_get(run())
+    metric, start, reached = LESSONS[name]
+    reached = reached[optimizer] if isinstance(reached, dict) else reached
+    before, after = found[metric]
+    assert (
+        before < start < reached < after
+        if metric == "accuracy"
+        else after < reached < start < before
+    )
+    assert all(np.isfinite(values[1]) for values in found.values())
+    if name in larger:
+        assert 13 <= found["function_evaluations"][1] < 200  # at least two steps of six
+
+
+@pytest.mark.parametrize("make", ["digits", "gaussians"])
+def test_equations_too_hard_for_the_solver_are_recorded(make, request):
+    problem = request.getfixturevalue(make)
+    params = jax.tree.map(lambda leaf: 1e4 * leaf, begin(problem))
+    found = problem.evaluate(params)
+    assert found["test_function_evaluations"] == np.inf
+    assert not np.isnan(found["test_loss"])
+
+
+def test_batches_of_dynamics_that_are_not_finite_are_rejected():
+    problem = classifier()
+    image = problem.data["image"].astype(jnp.float32).at[:, 0].set(jnp.nan)
+    poisoned = {**problem.data, "image": image}
+    start, params, state = jax.jit(lambda: train(problem, meka(), 3, poisoned))()
+    assert metrics(state)["num_rejected"] == 3
+    jax.tree.map(np.testing.assert_array_equal, params, start)
+
+
+def test_what_is_not_observed_plays_no_part():
+    problem = irregular()
+    params = begin(problem)
+    batch = {name: np.asarray(leaf[:8]) for name, leaf in problem.data.items()}
+
+    @jax.jit
+    def losses(value):
+        return problem.losses(params, {**batch, "value": value}, jax.random.key(1))
+
+    value, observed = batch["value"], batch["observed"]
+    before = losses(value)
+    np.testing.assert_array_equal(losses(np.where(observed, value, np.float32(1e6))), before)
+    # What is observed does, early and late: in the encoder as well, or in the likelihood alone.
+    for place in (0, -1):
+        changed = value.copy()
+        changed[:, place] += 1
+        np.testing.assert_array_equal(losses(changed) != before, observed[:, place].any(axis=1))
+
+
+def test_recurrent_units_are_those_of_flax():
+    x, seen = jax.random.normal(jax.random.key(0), (5, 3)), jnp.array([1, 1, 0, 1, 1], bool)
+    ours = Recurrent(4, reverse=True)
+    params = ours.init(jax.random.key(1), x, seen)
+    states = ours.apply(params, x, seen)
+    cell, own = nn.GRUCell(4), params["params"]
+    parts = jax.tree.map(lambda leaf: jnp.split(leaf, 3, axis=-1), own)
+    theirs = cell.init(jax.random.key(2), jnp.zeros(4), x[0])["params"]
+    for index, gate in enumerate("rzn"):
+        theirs[f"i{gate}"]["kernel"] = parts["Dense_0"]["kernel"][index]
+        theirs[f"h{gate}"]["kernel"] = parts["kernel"][index]
+    state = jnp.zeros(4)
+    for index in (4, 3, 1, 0):
+        state, _ = cell.apply({"params": theirs}, state, x[index])
+        np.testing.assert_allclose(states[index], state, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(states[2], states[3])
+
+
+@pytest.mark.parametrize("make", [residual, coupling])
+def test_flow_is_invertible_and_has_the_right_determinant(make):
+    problem = make()
+
+    @jax.jit
+    def measured():
+        params = problem.init(jax.random.key(0))
+        keys = optax.tree.split_key_like(jax.random.key(1), params)
+        noise = jax.tree.map(lambda key, p: 0.3 * jax.random.normal(key, p.shape), keys, params)
+        return problem.measure(optax.tree.add(params, noise), grid)
+
+    line = jnp.linspace(-12, 12, 200)
+    grid = {"x": jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)}
+    found = measured()
+    assert found["round_trip"].max() < 1e-4
+    # A density has integral 1.
+    integral = jnp.exp(-found["loss"]).sum() * (line[1] - line[0]) ** 2
+    assert integral == pytest.approx(1, abs=2e-3)
+
+
+def test_estimated_loss_is_the_exact_one_on_average():
+    problem = residual()
+
+    @jax.jit
+    def both():
+        params = problem.init(jax.random.key(0))
+        batch = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], 8_000, axis=0), problem.data)
+        few = jax.tree.map(lambda leaf: leaf[:1], batch)
+        return problem.losses(params, batch, jax.random.key(1)), problem.measure(params, few)
+
+    found, exact = both()
+    assert 0.01 < found.std() < 1
+    assert abs(found.mean() - exact["loss"][0]) < 4 * found.std() / np.sqrt(len(found))
+
+
+def test_bands_have_the_right_probability():
+    samples = jax.random.normal(jax.random.key(0), (39, 20_000))
+    low, high = latent_sde.band(samples)
+    more = jax.random.normal(jax.random.key(1), (20_000,))
+    assert np.mean((low <= more) & (more <= high)) == pytest.approx(latent_sde.BAND, abs=0.01)
+
+
+def table():
+    return registry.load("cnf-table")
+
+
+@pytest.mark.parametrize("make", [classifier, continuous, table, coupling, irregular, stochastic])
+def test_picture(make, tmp_path):
+    problem = make()
+    problem.plot(begin(problem), tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
