@@ -5,26 +5,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mekax.experiments import datasets, problems
+from mekax.experiments import data, registry
 from mekax.experiments.errors import UsageError
-from mekax.experiments.models import (
-    CNN,
-    MLP,
-    Autoencoder,
-    Convolution,
-    LogisticRegression,
-    Transformer,
-)
+from mekax.experiments.models import CNN, MLP, Convolution, Transformer
 from mekax.experiments.problems import autoencoder, classification, text
 
-NAMES = [name for name, entry in problems.PROBLEMS.items() if entry.dataset is None]
-LARGE = [name for name in NAMES if "for a GPU" in problems.PROBLEMS[name].description]
+NAMES = [name for name, entry in registry.PROBLEMS.items() if entry.dataset is None]
+LARGE = [name for name in NAMES if "for a GPU" in registry.PROBLEMS[name].description]
 BUILT_IN = [name for name in NAMES if name not in LARGE]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_problem(name):
-    problem = problems.load(name)
+    problem = registry.load(name)
 
     @jax.jit
     def losses(batch):
@@ -35,27 +28,27 @@ def test_built_in_problem(name):
 
     together, one_by_one = losses(jax.tree.map(lambda leaf: leaf[:5], problem.data))
     np.testing.assert_allclose(together, one_by_one, rtol=1e-5)
-    assert len(jax.tree.leaves(problem.data)[0]) == problems.find(name).training_examples(None)
+    assert len(jax.tree.leaves(problem.data)[0]) == registry.find(name).training_examples(None)
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_large_problem(name):
-    problem = problems.load(name)
+    problem = registry.load(name)
     batch = jax.tree.map(lambda leaf: leaf[:5], problem.data)
     losses = jax.eval_shape(
         lambda key: problem.losses(problem.init(key), batch, key), jax.random.key(0)
     )
     assert losses.shape == (5,)
-    assert len(jax.tree.leaves(problem.data)[0]) == problems.find(name).training_examples(None)
+    assert len(jax.tree.leaves(problem.data)[0]) == registry.find(name).training_examples(None)
 
 
 def test_evaluation_averages_over_all_examples():
-    problem = problems.load("digits-logistic")
+    problem = registry.load("digits-logistic")
     params, of = jax.jit(problem.init)(jax.random.key(3)), jax.jit(problem.losses)
     values = problem.evaluate(params)
     losses = of(params, problem.data, jax.random.key(0))
     np.testing.assert_allclose(values["train_loss"], losses.mean(), rtol=1e-5)
-    test = datasets.digits().test
+    test = data.digits().test
     batch = {"image": jnp.asarray(test.image), "label": jnp.asarray(test.label)}
     np.testing.assert_allclose(
         values["test_loss"], of(params, batch, jax.random.key(0)).mean(), rtol=1e-5
@@ -65,17 +58,17 @@ def test_evaluation_averages_over_all_examples():
 
 def test_unknown_problem():
     with pytest.raises(UsageError, match="Did you mean 'cifar10'"):
-        problems.find("cifar-10")
+        registry.find("cifar-10")
 
 
 def test_every_problem_has_one_line():
-    for entry in problems.PROBLEMS.values():
+    for entry in registry.PROBLEMS.values():
         assert entry.description
         assert "\n" not in entry.description
         assert (entry.examples is None) == (entry.dataset is not None)
 
 
-@pytest.mark.parametrize("model", [MLP((8,), 3), LogisticRegression(3), CNN((8, 16), 3)])
+@pytest.mark.parametrize("model", [MLP((8,), 3), MLP((), 3), CNN((8, 16), 3)])
 def test_models_keep_examples_apart(model):
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 2))
     params = jax.jit(model.init)(jax.random.key(1), x[:1])
@@ -101,12 +94,10 @@ def test_convolution_is_that_of_flax(stride):
 
 
 def test_label_noise_is_in_the_training_labels_only():
-    module, options = LogisticRegression(10), {"batch_size": 8, "epochs": 1}
-    clean = classification.classification("clean", datasets.digits(), module, **options)
+    module, options = MLP((), 10), {"batch_size": 8, "epochs": 1}
+    clean = classification.classification("clean", data.digits(), module, **options)
     noisy, again = (
-        classification.classification(
-            "noisy", datasets.digits(), module, **options, label_noise=0.2
-        )
+        classification.classification("noisy", data.digits(), module, **options, label_noise=0.2)
         for _ in range(2)
     )
     changed = np.asarray(clean.data["label"] != noisy.data["label"])
@@ -117,9 +108,7 @@ def test_label_noise_is_in_the_training_labels_only():
 
 
 def test_autoencoder_of_the_mean_image_has_loss_one():
-    problem = autoencoder.autoencoder(
-        "digits", datasets.digits(), Autoencoder((8, 4)), batch_size=8, epochs=1
-    )
+    problem = autoencoder.autoencoder("digits", data.digits(), (8, 4), batch_size=8, epochs=1)
     zeros = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
     assert problem.evaluate(zeros)["train_loss"] == pytest.approx(1, rel=1e-4)
     params = problem.init(jax.random.key(0))
@@ -129,7 +118,7 @@ def test_autoencoder_of_the_mean_image_has_loss_one():
 
 
 def test_text_is_held_out_and_the_future_is_hidden():
-    problem, tokens = problems.load("text"), len(text.ALPHABET) + 1
+    problem, tokens = registry.load("text"), len(text.ALPHABET) + 1
     windows = {part: np.asarray(getattr(problem, part)["text"]) for part in ("data", "test")}
     assert windows["data"].shape == (8_000, 33)
     assert windows["test"].shape == (1_000, 33)
@@ -146,7 +135,7 @@ def test_text_is_held_out_and_the_future_is_hidden():
 
 
 def test_quadratic_measures_the_excess_loss():
-    problem = problems.load("quadratic")
+    problem = registry.load("quadratic")
     params = problem.init(jax.random.key(0))
     values = problem.evaluate(params)
     mean = problem.losses(params, problem.data, jax.random.key(0)).mean()
