@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from . import accelerators, registry, suite
 from . import benchmark as benchmarks
 from . import compare as comparisons
+from . import registry, suite
 from .errors import UsageError, output_folder, positive_integer, spread, unknown_name
-from .reproductions import registry as reproductions
 
 INTERRUPTED = 130  # exit code of a program stopped by Ctrl-C
 FAILED = 1  # exit code where a claim does not hold
@@ -189,53 +188,21 @@ def profile(
 @main.command()
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option("--quick", is_flag=True, help="Smaller: a minute or two each, on two cores.")
-@click.option("--seeds", metavar="K", help="Repetitions [default: 10, with --quick 3].")
+@click.option("--seeds", metavar="K", help="Repetitions [default: 10, with --quick 3, or fewer].")
 @click.option("--device", metavar="NAME", help="cpu, gpu, tpu or gpu:1 [default: JAX's choice].")
 @click.option("--out", metavar="DIR", help="Results and figures; continued if it holds some.")
 @click.pass_context
-def reproduce(
-    ctx: click.Context,
-    names: tuple[str, ...],
-    quick: bool,
-    seeds: str | None,
-    device: str | None,
-    out: str | None,
-) -> None:
+def reproduce(ctx: click.Context, **options: Any) -> None:
     """Recompute published or promised results, and say which claims hold.
 
     NAME is one of the reproductions, or all, which also makes one report of everything. Repeat an
     interrupted command with the same --out to continue it.
     """
-    known = reproductions.REPRODUCTIONS
-    if not names:
-        listed = "; ".join(f"{name} ({entry.description})" for name, entry in known.items())
-        raise UsageError(
-            f"expected the name of at least one reproduction, got none. Known names: {listed}; "
-            f"{reproductions.ALL} (all of them, and a report)."
-        )
-    for name in names:
-        if name not in known and name != reproductions.ALL:
-            raise unknown_name("a reproduction", name, (*known, reproductions.ALL))
-    everything = reproductions.ALL in names
-    names = tuple(known) if everything else tuple(dict.fromkeys(names))
-    default_seeds = reproductions.QUICK_SEEDS if quick else reproductions.FULL_SEEDS
-    asked = {
-        "quick": quick,
-        "seeds": positive_integer("--seeds", seeds or str(default_seeds)),
-        "device": device,
-    }
-    place = accelerators.check(device)
-    remarks = reproductions.check_data(names, quick)
-    folder = output_folder(out or reproductions.default_folder(names))
-    for name in names:
-        reproductions.finished(name, folder, asked)  # complains about other settings, before work
-    for remark in remarks:
-        click.echo(remark)
+    from .reproductions.run import reproduce as run
+
     try:
-        with accelerators.using(place):
-            holds = reproductions.run_all(names, folder, asked, _console(), sys.argv, everything)
+        holds = run(**options, console=_console(), command=sys.argv)
     except KeyboardInterrupt:
-        click.echo(f"Interrupted; the same command with --out {folder} continues.", err=True)
         ctx.exit(INTERRUPTED)
     if not holds:
         ctx.exit(FAILED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ SHADES = (
     *BY_OPTIMIZER.values(), "#666666", "#9A8B00",
     "#00395A", "#004F3A", "#6B2F00", "#663D54", "#735000", "#2B5A75", "#222222", "#4D4600",
 )  # fmt: skip
+COLORS = (*BY_OPTIMIZER.values(), "#222222")  # of whatever else there is, in this order
 _DASHES = ("-", "--", ":", "-.")  # for several settings of one optimizer
 _DPI = 150
 _POINTS = 100  # of a curve with one value per step
@@ -77,6 +78,40 @@ def legend_below(fig: Figure, axes: Axes, columns: int) -> None:
     fig.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
+
+
+def panels(
+    title: str, rows: int, columns: int, width: float, height: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with tidy axes, row by row, each of which takes the colors in the same order.
+
+    Args:
+      title: of the figure.
+      rows: of axes.
+      columns: of axes.
+      width: in inches.
+      height: in inches.
+      **shared: `sharex` and `sharey` of `Figure.subplots`.
+    """
+    fig = figure(width, height)
+    fig.suptitle(title, fontsize=11)
+    places = list(fig.subplots(rows, columns, squeeze=False, **shared).ravel())
+    for axes in places:
+        tidy(axes)
+        axes.set_prop_cycle(color=COLORS)
+    return fig, places
+
+
+def band(
+    axes: Axes, x: np.ndarray, values: np.ndarray, label: str, linestyle: str = "-", **style: Any
+) -> Any:
+    """Draw median and range over the first axis, without what is not finite; returns the color."""
+    finite = np.where(np.isfinite(values), values, np.nan)
+    with np.errstate(all="ignore"):
+        median, low, high = np.median(finite, 0), np.min(finite, 0), np.max(finite, 0)
+    (line,) = axes.plot(x, median, linestyle, lw=1.6, label=label, **style)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    return line.get_color()
 
 
 def log_scale(axes: Axes, lines: Sequence[Line2D], margin: float = 1.5) -> None:

@@ -5,152 +5,103 @@ reported, which is in its favor.
 Source: Chen et al. (2020), arXiv 2011.04803, section 6.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from matplotlib.figure import Figure
 
 from ...optimizers import adameka
-from ..intervals import bootstrap_mean
-from ..lanes import Budget, Method
-from ..problems import Problem
-from . import drawing
-from .claims import Claim, Reproduction, Table, check, over_seeds
-from .registry import Report, quiet
-from .trainings import load, published, train
+from .. import plots
+from ..problem import Problem
+from ..results import bootstrap
+from .claims import Claim, Reproduction, check, check_ratio, over_seeds
+from .trainings import Curves, Transformation, final, load, published, train
 
-RATES = {
-    "SGD": (0.03, 0.1, 0.3),
-    "momentum": (0.01, 0.03, 0.1),
-    "Adam": (1e-3, 3e-3, 1e-2),
-}
-MORE_RATES = {"SGD": (0.01, 1.0), "momentum": (0.003, 0.3), "Adam": (3e-4, 3e-2)}
-PUBLISHED, OURS = "published rule", "adameka"
-MATCH = 1.1
-LOST = 0.01
-_COLORS = dict(
-    zip(
-        (*RATES, PUBLISHED, OURS),
-        (drawing.ORANGE, drawing.SKY, drawing.BLACK, drawing.RED, drawing.GREEN),
-        strict=True,
-    )
-)
-
-
-class Size(NamedTuple):
-    """How much to compute: `(problem, training examples, batch size, steps)`, and the rates."""
-
-    problems: tuple[tuple[str, int | None, int, int], ...]
-    rates: Mapping[str, tuple[float, ...]]
-    looks: int
-    judged: int
-
-
-FULL = Size(
-    problems=(
-        ("mnist", None, 128, 4680),
-        ("cifar10", None, 128, 7800),
+FULL = {  # problem, training examples, batch size, steps
+    "problems": (
+        ("mnist", None, 128, 4680), ("cifar10", None, 128, 7800),
         ("cifar10-resnet32", None, 128, 15600),
     ),
-    rates={name: tuple(sorted((*rates, *MORE_RATES[name]))) for name, rates in RATES.items()},
-    looks=20,
-    judged=5000,
-)
-QUICK = Size(
-    problems=(
-        ("mnist", 4000, 32, 200),
-        ("cifar10-small", 4000, 32, 120),
-        ("cifar10-resnet-small", 4000, 32, 120),
+    "rates": {
+        "SGD": (0.01, 0.03, 0.1, 0.3, 1.0), "momentum": (0.003, 0.01, 0.03, 0.1, 0.3),
+        "Adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    },
+    "evaluations": 20, "eval_examples": 5000,
+}  # fmt: skip
+QUICK = {
+    "problems": (
+        ("mnist|digits", 4000, 32, 200), ("cifar10-small|digits-cnn", 4000, 32, 120),
+        ("cifar10-resnet-small|digits-cnn", 4000, 32, 120),
     ),
-    rates=RATES,
-    looks=8,
-    judged=500,
-)
+    "rates": {
+        "SGD": (0.03, 0.1, 0.3), "momentum": (0.01, 0.03, 0.1), "Adam": (1e-3, 3e-3, 1e-2),
+    },
+    "evaluations": 8, "eval_examples": 500,
+}  # fmt: skip
+KINDS: dict[str, Callable[[], Transformation]] = {
+    "SGD": optax.identity,
+    "momentum": lambda: optax.trace(decay=0.9),
+    "Adam": optax.scale_by_adam,
+}
+PUBLISHED, OURS = "published rule", "adameka"
+RULES: dict[str, Callable[[], Transformation]] = {PUBLISHED: published, OURS: adameka}
+Found = dict[str, Curves]  # by optimizer; those of a baseline have its `rate`
 
 
-class Curves(NamedTuple):
-    """One optimizer on one problem, each array of shape (seeds, looks)."""
-
-    rate: float | None
-    looks: np.ndarray
-    train_loss: np.ndarray
-    test_accuracy: np.ndarray
-
-
-def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduction:
+def run(
+    problems: Sequence[tuple[str, int | None, int, int]],
+    rates: Mapping[str, Sequence[float]],
+    *,
+    seeds: int,
+    **budget: int,
+) -> Reproduction:
     """Sweep the baselines, train both rules, and compare where they end."""
-    size = QUICK if quick else FULL
-    found = {}
-    for name, examples, batch_size, steps in size.problems:
-        problem = load(name, quick, examples, size.judged)
-        budget = Budget(steps, batch_size, size.looks, size.judged)
-        label = name if problem.name == name else f"{problem.name} for {name}"
-        found[label] = compute(problem, budget, size.rates, seeds, report)
-    _draw(out, found, quick)
+    found: dict[str, Found] = {}
+    for names, examples, batch_size, steps in problems:
+        problem = load(names, examples, budget["eval_examples"])
+        wanted = names.partition("|")[0]
+        label = problem.name if problem.name == wanted else f"{problem.name} for {wanted}"
+        found[label] = compute(
+            problem, rates, seeds=seeds, batch_size=batch_size, steps=steps, **budget
+        )
+    title = "mean over the seeds [95 % interval], last quarter"
     return Reproduction(
-        settings={**size._asdict(), "seeds": seeds, "quick": quick},
-        data={
-            problem: {
-                name: {
-                    "rate": curves.rate,
-                    "step": curves.looks,
-                    "train loss": over_seeds(curves.train_loss),
-                    "test accuracy": over_seeds(curves.test_accuracy),
-                }
-                for name, curves in methods.items()
-            }
-            for problem, methods in found.items()
-        },
-        claims=[claim for problem, methods in found.items() for claim in judge(problem, methods)],
-        tables=[_table(problem, methods) for problem, methods in found.items()],
+        figure=draw(found),
+        claims=[claim for problem, by_name in found.items() for claim in judge(problem, by_name)],
+        data=over_seeds(found),
+        tables={f"{problem}: {title}": table(by_name) for problem, by_name in found.items()},
     )
 
 
-def compute(
-    problem: Problem,
-    budget: Budget,
-    rates: Mapping[str, tuple[float, ...]],
-    seeds: int,
-    report: Report = quiet,
-) -> dict[str, Curves]:
-    """Curves by optimizer, of the baselines at their best rates."""
+def compute(problem: Problem, rates: Mapping[str, Sequence[float]], **budget: int) -> Found:
+    """Curves of the baselines at their best rates, and of the rules."""
     settings = [
         {"kind": float(kind), "rate": rate}
-        for kind, swept in enumerate(rates.values())
-        for rate in swept
+        for kind, name in enumerate(KINDS)
+        for rate in rates[name]
     ]
-    swept = train(problem, Method(baseline), settings, seeds, budget, "baselines", report)
-    ends = swept.final().mean(axis=1)
-    curves = {}
-    for kind, name in enumerate(rates):
-        best = min(
-            (k for k, setting in enumerate(settings) if setting["kind"] == kind),
-            key=lambda k: ends[k],
-        )
-        curves[name] = Curves(
-            settings[best]["rate"],
-            swept.looks,
-            swept.measures["train_loss"][best],
-            swept.measures["test_accuracy"][best],
-        )
-    for name, make in ((PUBLISHED, published), (OURS, adameka)):
-        method = Method(lambda setting, steps, make=make: make())
-        trained = train(problem, method, [{}], seeds, budget, name, report)
-        measures = trained.measures
-        curves[name] = Curves(
-            None, trained.looks, measures["train_loss"][0], measures["test_accuracy"][0]
-        )
-    return curves
+    swept = train(problem, baseline, settings, label="baselines", **budget)
+    found = {}
+    for kind, name in enumerate(KINDS):
+        candidates = [
+            curves | {"rate": np.asarray(setting["rate"])}
+            for curves, setting in zip(swept, settings, strict=True)
+            if setting["kind"] == kind
+        ]
+        found[name] = min(candidates, key=lambda curves: final(curves["train_loss"]).mean())
+    for name, make in RULES.items():
+        found[name] = train(problem, lambda setting, make=make: make(), label=name, **budget)[0]
+    return found
 
 
-def baseline(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
+def baseline(setting: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
     """SGD, momentum or Adam with a constant rate: one program for all, as which is traced."""
-    del steps
-    kinds = (optax.identity(), optax.trace(decay=0.9), optax.scale_by_adam())
+    kinds = [make() for make in KINDS.values()]
 
     def init_fn(params: Any) -> Any:
         return tuple(kind.init(params) for kind in kinds)
@@ -158,79 +109,70 @@ def baseline(setting: Mapping[str, Any], steps: int) -> optax.GradientTransforma
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         both = [kind.update(updates, s, params) for kind, s in zip(kinds, state, strict=True)]
-        directions = [direction for direction, _ in both]
+        directions, states = zip(*both, strict=True)
         chosen = jax.tree.map(
             lambda *leaves: -setting["rate"] * jnp.stack(leaves)[jnp.int32(setting["kind"])],
             *directions,
         )
-        return chosen, tuple(s for _, s in both)
+        return chosen, states
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def judge(problem: str, curves: dict[str, Curves]) -> list[Claim]:
+def judge(problem: str, found: Found) -> list[Claim]:
     """Compare both rules with the best of the tuned baselines."""
-    baselines = [c for c in curves.values() if c.rate is not None]
-    lowest = min((_end(c.train_loss) for c in baselines), key=np.mean)
-    highest = max((_end(c.test_accuracy) for c in baselines), key=np.mean)
+    losses = {name: final(curves["train_loss"]) for name, curves in found.items()}
+    accuracies = {name: final(curves["test_accuracy"]) for name, curves in found.items()}
+    tuned = [name for name in found if name in KINDS]
+    lowest = min((losses[name] for name in tuned), key=np.mean)
+    highest = max((accuracies[name] for name in tuned), key=np.mean)
     claims = []
-    for name in (PUBLISHED, OURS):
+    for name in RULES:
         claims += [
-            check(
-                f"{problem}: {name} matches the best tuned baseline in train loss (at most "
-                f"{MATCH:g} times)",
-                _end(curves[name].train_loss) / lowest,
-                at_most=MATCH,
-                ratio=True,
+            check_ratio(
+                f"{problem}: {name} matches the best tuned baseline in train loss (at most 1.1 "
+                "times)",
+                losses[name] / lowest,
+                at_most=1.1,
             ),
             check(
                 f"{problem}: {name} matches the best tuned baseline in test accuracy (at most "
-                f"{LOST:g} less)",
-                _end(curves[name].test_accuracy) - highest,
-                at_least=-LOST,
+                "0.01 less)",
+                accuracies[name] - highest,
+                at_least=-0.01,
             ),
         ]
     return claims
 
 
-def _end(values: np.ndarray) -> np.ndarray:
-    """Mean over the last quarter of the looks, by seed; infinite where it is not finite."""
-    last = values[:, -max(1, values.shape[1] // 4) :].mean(axis=1)
-    return np.where(np.isfinite(last), last, np.inf)
-
-
-def _table(problem: str, methods: dict[str, Curves]) -> Table:
+def table(found: Found) -> pd.DataFrame:
     def cell(values: np.ndarray, form: str) -> str:
-        ends = _end(values)
+        ends = final(values)
         if not np.isfinite(ends).all():
             return "diverged"
-        mean, low, high = bootstrap_mean(ends.tolist())
+        mean, low, high = bootstrap(ends)
         return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
-    rows = [
-        (
-            name,
-            "–" if curves.rate is None else f"{curves.rate:g}",
-            cell(curves.train_loss, ".3g"),
-            cell(curves.test_accuracy, ".1%"),
-        )
-        for name, curves in methods.items()
-    ]
-    header = ("optimizer", "best rate", "train loss", "test accuracy")
-    return Table(f"{problem}: mean over the seeds [95 % interval], last quarter", header, rows)
+    rows = {
+        name: {
+            "best rate": f"{curves['rate']:g}" if name in KINDS else "–",
+            "train loss": cell(curves["train_loss"], ".3g"),
+            "test accuracy": cell(curves["test_accuracy"], ".1%"),
+        }
+        for name, curves in found.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("optimizer")
 
 
-def _draw(out: Path, found: dict[str, dict[str, Curves]], quick: bool) -> None:
-    figure = drawing.figure("Tuned baselines, the published rule and ours", quick, 12, 6.6)
-    places = np.reshape(np.array(drawing.grid(figure, len(found), 2 * len(found)), object), (2, -1))
-    for (losses, accuracies), (problem, methods) in zip(places.T, found.items(), strict=True):
-        for name, curves in methods.items():
-            color = _COLORS[name]
-            drawing.band(losses, curves.looks, curves.train_loss, color, name)
-            drawing.band(accuracies, curves.looks, 100 * curves.test_accuracy, color, name)
+def draw(found: dict[str, Found]) -> Figure:
+    title = "Tuned baselines, the published rule and ours"
+    figure, places = plots.panels(title, 2, len(found), 12, 6.6)
+    for index, (problem, by_name) in enumerate(found.items()):
+        losses, accuracies = places[index], places[len(found) + index]
+        for name, curves in by_name.items():
+            plots.band(losses, curves["step"], curves["train_loss"], name)
+            plots.band(accuracies, curves["step"], 100 * curves["test_accuracy"], name)
         losses.set(yscale="log", title=f"{problem}: train loss")
         accuracies.set(title=f"{problem}: test accuracy (%)", xlabel="step")
-        for axes in (losses, accuracies):
-            axes.title.set_fontsize(9)
-    drawing.legend_below(figure, places[0, 0], len(_COLORS))
-    drawing.save(figure, out, "baselines")
+    plots.legend_below(figure, places[0], len(KINDS) + len(RULES))
+    return figure

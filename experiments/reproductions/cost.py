@@ -3,131 +3,130 @@
 Source: Chen et al. (2020), arXiv 2011.04803, which reports 1.0 to 1.6 times SGD.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from matplotlib.figure import Figure
 
 from ...optimizers import adameka, meka, scale_by_kalman_filter
-from ..benchmark.timing import clock
-from ..lanes import Method
-from ..problems import Problem
-from . import drawing
-from .claims import Claim, Reproduction, Table, check, short
-from .registry import Report, quiet
-from .trainings import load, published
+from .. import plots
+from ..data import batches
+from ..problem import Problem
+from ..profile.timing import Clock, clock
+from ..train import Carry, one_step, start
+from .claims import Claim, Reproduction, check_ratio
+from .trainings import Transformation, load, log, published
 
-SGD = "SGD"
-PROMISED = 1.6
+FULL = {  # problem, training examples, batch size; rounds of a repetition
+    "problems": (("mnist", None, 128), ("cifar10", None, 128), ("cifar10-resnet32", None, 128)),
+    "rounds": 20,
+}
+QUICK = {
+    "problems": (("mnist|digits", 4000, 128), ("cifar10-small|digits-cnn", 4000, 64)),
+    "rounds": 5,
+}
+BATCHES = 20  # that the steps go through, over and over
+PERIOD = 10  # steps after which what an optimizer does repeats; 40 of them are past its beginning
+OPTIMIZERS: dict[str, Callable[[], Transformation]] = {  # SGD first
+    "SGD": lambda: optax.sgd(1e-3),
+    "Adam": lambda: optax.adam(1e-3),
+    "filter, fixed step": lambda: optax.chain(scale_by_kalman_filter(), optax.scale(-1e-3)),
+    "filter, published steps": published,
+    "meka": meka,
+    "adameka": adameka,
+}
+Ratios = dict[str, np.ndarray]  # by optimizer, of shape (repetitions,)
 
 
-class Size(NamedTuple):
-    """How much to compute: `(problem, training examples, batch size)`; rounds per repetition."""
-
-    problems: tuple[tuple[str, int | None, int], ...]
-    rounds: int
-
-
-FULL = Size((("mnist", None, 128), ("cifar10", None, 128), ("cifar10-resnet32", None, 128)), 20)
-QUICK = Size((("mnist", 4000, 128), ("cifar10-small", 4000, 64)), 5)
-
-
-def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduction:
+def run(
+    problems: Sequence[tuple[str, int | None, int]], rounds: int, *, seeds: int
+) -> Reproduction:
     """Time all optimizers in turns; a repetition is the median of some rounds."""
-    size = QUICK if quick else FULL
-    ratios = {}
-    for name, examples, batch_size in size.problems:
-        problem = load(name, quick, examples)
-        ratios[f"{problem.name}, batch {batch_size}"] = compute(
-            problem, batch_size, size.rounds, seeds, report
-        )
-    _draw(out, ratios, quick)
+    ratios: dict[str, Ratios] = {}
+    for name, examples, batch_size in problems:
+        problem = load(name, examples)
+        label = f"{problem.name}, batch {batch_size}"
+        ratios[label] = compute(problem, batch_size, rounds, seeds)
+    title = f"time of a step in steps of SGD, on {jax.devices()[0].device_kind}"
     return Reproduction(
-        settings={**size._asdict(), "seeds": seeds, "quick": quick},
-        data=short(ratios),
-        claims=judge(ratios),
-        tables=[_table(ratios)],
+        figure=draw(ratios), claims=judge(ratios), data=ratios, tables={title: table(ratios)}
     )
 
 
-def methods() -> dict[str, Callable[[], optax.GradientTransformationExtraArgs]]:
-    """What is timed, SGD first."""
-
-    def plain(
-        tx: optax.GradientTransformation,
-    ) -> Callable[[], optax.GradientTransformationExtraArgs]:
-        return lambda: optax.with_extra_args_support(tx)
-
-    return {
-        SGD: plain(optax.sgd(1e-3)),
-        "Adam": plain(optax.adam(1e-3)),
-        "filter, fixed step": lambda: optax.chain(scale_by_kalman_filter(), optax.scale(-1e-3)),
-        "filter, published steps": published,
-        "meka": meka,
-        "adameka": adameka,
-    }
-
-
-def compute(
-    problem: Problem, batch_size: int, rounds: int, seeds: int, report: Report = quiet
-) -> dict[str, np.ndarray]:
-    """Medians of times over those of SGD, by method, each of shape (seeds,)."""
+def compute(problem: Problem, batch_size: int, rounds: int, seeds: int) -> Ratios:
+    """Medians of times over those of SGD."""
     clocks = {}
-    for name, make in methods().items():
-        report(f"{problem.name}, {name}: compiling")
-        method = Method(lambda setting, steps, make=make: make())
-        clocks[name] = clock(problem, method, {}, batch_size)
+    for name, make in OPTIMIZERS.items():
+        log.info("%s, %s: compiling", problem.name, name)
+        clocks[name] = clock_of(problem, make(), batch_size)
     # In turns, so that what else the machine does slows all of them.
     seconds = np.empty((seeds, rounds, len(clocks)))
     for index in np.ndindex(seeds, rounds):
-        report(f"{problem.name}, repetition {index[0] + 1} of {seeds}")
+        log.info("%s, repetition %d of %d", problem.name, index[0] + 1, seeds)
         seconds[index] = [measure() for measure in clocks.values()]
     medians = np.median(seconds, axis=1)
     return dict(zip(clocks, (medians / medians[:, :1]).T, strict=True))
 
 
-def judge(ratios: dict[str, dict[str, np.ndarray]]) -> list[Claim]:
+def clock_of(problem: Problem, tx: Transformation, batch_size: int) -> Clock:
+    """Compile steps, and return what times a few of them at their steady pace."""
+    tx = optax.with_extra_args_support(tx)
+    step = one_step(problem.losses, tx)
+    rows = jnp.asarray(batches(0, 0, BATCHES, problem.examples, batch_size))
+
+    @jax.jit
+    def run(carry: Carry, data: Any, count: jax.Array) -> Carry:
+        def body(index: jax.Array, carry: Carry) -> Carry:
+            chosen = rows[index % BATCHES]
+            return step(carry, jax.tree.map(lambda leaf: leaf[chosen], data))[0]
+
+        return jax.lax.fori_loop(0, count, body, carry)
+
+    begun = run(start(problem, tx, jax.random.key(0)), problem.data, jnp.int32(4 * PERIOD))
+    return clock(lambda count: run(begun, problem.data, jnp.int32(count)), PERIOD)
+
+
+def judge(ratios: dict[str, Ratios]) -> list[Claim]:
     """Hold the published rule and ours to what was promised of the published one."""
     return [
-        check(
-            f"{problem}: a step of {name} costs 1.0 to {PROMISED:g} steps of SGD",
-            found[name],
-            at_most=PROMISED,
-            ratio=True,
+        check_ratio(
+            f"{problem}: a step of {name} costs 1.0 to 1.6 steps of SGD",
+            by_name[name],
+            at_most=1.6,
         )
-        for problem, found in ratios.items()
+        for problem, by_name in ratios.items()
         for name in ("filter, published steps", "meka", "adameka")
     ]
 
 
-def _table(ratios: dict[str, dict[str, np.ndarray]]) -> Table:
-    names = list(next(iter(ratios.values())))
-    rows = [
-        (name, *(f"{np.exp(np.log(found[name]).mean()):.2f}" for found in ratios.values()))
-        for name in names
-    ]
-    title = f"time of a step in steps of SGD, on {jax.devices()[0].device_kind}"
-    return Table(title, ("optimizer", *ratios), rows)
+def geometric_mean(values: np.ndarray) -> float:
+    return float(np.exp(np.log(values).mean()))
 
 
-def _draw(out: Path, ratios: dict[str, dict[str, np.ndarray]], quick: bool) -> None:
-    figure = drawing.figure("Time of a step in steps of SGD", quick, 8, 4.2)
-    axes = drawing.plain(figure.add_subplot())
+def table(ratios: dict[str, Ratios]) -> pd.DataFrame:
+    columns = {
+        problem: {name: geometric_mean(values) for name, values in by_name.items()}
+        for problem, by_name in ratios.items()
+    }
+    return pd.DataFrame(columns).rename_axis("optimizer")
+
+
+def draw(ratios: dict[str, Ratios]) -> Figure:
+    figure, (axes,) = plots.panels("Time of a step in steps of SGD", 1, 1, 8, 4.2)
     height = 0.8 / len(ratios)
-    for place, (problem, found) in enumerate(ratios.items()):
-        y = np.arange(len(found)) + height * (place - (len(ratios) - 1) / 2)
-        middle = np.array([np.exp(np.log(values).mean()) for values in found.values()])
-        ends = np.array([(values.min(), values.max()) for values in found.values()]).T
-        away = np.maximum(np.abs(ends - middle), 0)
-        axes.barh(
-            y, middle, height, xerr=away, color=drawing.CYCLE[place], label=problem, alpha=0.8
-        )
-    axes.axvspan(1, PROMISED, color="0.85", zorder=0, label="published")
-    axes.set_yticks(range(len(methods())), list(methods()))
+    for index, (problem, by_name) in enumerate(ratios.items()):
+        y = np.arange(len(by_name)) + height * (index - (len(ratios) - 1) / 2)
+        middle = np.array([geometric_mean(values) for values in by_name.values()])
+        ends = np.array([(values.min(), values.max()) for values in by_name.values()]).T
+        axes.barh(y, middle, height, xerr=np.abs(ends - middle), label=problem, alpha=0.8)
+    axes.axvspan(1, 1.6, color="0.85", zorder=0, label="published")
+    axes.set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
     axes.invert_yaxis()
     axes.set_xlabel("time over SGD's (geometric mean and range of the repetitions)")
-    drawing.legend_below(figure, axes, len(ratios) + 1)
-    drawing.save(figure, out, "cost")
+    plots.legend_below(figure, axes, len(ratios) + 1)
+    return figure

@@ -12,196 +12,120 @@ Source: Chen et al. (2020), arXiv 2011.04803, section 3.
 """
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from matplotlib.figure import Figure
 
 from ...curvature import quadratic_form
 from ...optimizers import meka, scale_by_kalman_filter
-from ..lanes import Budget, Method
-from ..problems import Problem
-from . import drawing
-from .claims import Claim, Reproduction, Table, check, over_seeds
-from .registry import Report, quiet
-from .trainings import Trained, load, published, train
+from .. import plots
+from ..problem import Problem
+from .claims import Claim, Reproduction, check, check_ratio, over_seeds
+from .trainings import Curves, Transformation, load, published, train
 
+FULL = {
+    "problem": "cifar10", "examples": 50_000, "batch_size": 128, "steps": 3900, "evaluations": 39,
+}  # fmt: skip
+QUICK = {
+    "problem": "cifar10-small|digits-cnn", "examples": 2000,
+    "batch_size": 32, "steps": 240, "evaluations": 12,
+}  # fmt: skip
 RATE = 0.1
 DECAY = 0.99  # of the filter's variances, its default
 PROBES = 64
 CHUNK = 250  # examples whose gradient is taken at a time
 WITHIN = 1.96  # standard deviations, for 95 %
 FIXED, PUBLISHED, OURS = "fixed step", "published steps", "our steps"
-_COLORS = {FIXED: drawing.BLUE, PUBLISHED: drawing.RED, OURS: drawing.GREEN}
+RULES: dict[str, Callable[[], Transformation]] = {
+    FIXED: lambda: optax.chain(scale_by_kalman_filter(), optax.scale(-RATE)),
+    PUBLISHED: published,
+    OURS: meka,
+}
 
 
-class Size(NamedTuple):
-    """How much to compute; the true gradient is over all the examples."""
-
-    problem: str
-    examples: int
-    batch_size: int
-    steps: int
-    looks: int
-
-
-FULL = Size("cifar10", examples=50_000, batch_size=128, steps=3900, looks=39)
-QUICK = Size("cifar10-small", examples=2000, batch_size=32, steps=240, looks=12)
-
-
-def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduction:
-    """Train on the filtered gradient and compare it with the true one at every look."""
-    size = QUICK if quick else FULL
-    problem = load(size.problem, quick, size.examples, 500)
-    found = compute(problem, size, seeds, report)
-    _draw(out, problem.name, found, quick)
+def run(problem: str, examples: int, *, seeds: int, **budget: int) -> Reproduction:
+    """Train on the filtered gradient and compare it with the true one at every evaluation."""
+    loaded = load(problem, examples, test=500)
+    budget |= {"seeds": seeds, "eval_examples": examples}  # the truth is over all the examples
+    found = {name: compute(loaded, name, **budget) for name in RULES}
     return Reproduction(
-        settings={
-            **size._asdict(),
-            "problem": problem.name,
-            "step_size": RATE,
-            "probes": PROBES,
-            "seeds": seeds,
-            "quick": quick,
-        },
-        data={
-            "step": found[FIXED].looks,
-            **{
-                name: {gauge: over_seeds(v[0]) for gauge, v in trained.gauges.items()}
-                for name, trained in found.items()
-            },
-        },
+        figure=draw(loaded.name, found),
         claims=judge(found),
-        tables=[_table(found)],
+        data=over_seeds(found),
+        tables={"mean over the training and the seeds": table(found)},
+        settings={"problem": loaded.name},
     )
 
 
-def compute(problem: Problem, size: Size, seeds: int, report: Report = quiet) -> dict[str, Trained]:
-    """Trainings by name, whose gauges are those of `gauges`."""
-    methods = {
-        FIXED: lambda: optax.chain(scale_by_kalman_filter(), optax.scale(-RATE)),
-        PUBLISHED: published,
-        OURS: meka,
-    }
-    budget = Budget(size.steps, size.batch_size, size.looks, judged=size.examples)
-    found = {}
-    for name, make in methods.items():
-        method = Method(_remembering(make), gauges=gauges(problem))
-        found[name] = train(problem, method, [{}], seeds, budget, name, report)
-    return found
+def compute(problem: Problem, name: str, **budget: int) -> Curves:
+    """Curves of the metrics of `errors`."""
+
+    def build(setting: Any) -> Transformation:
+        # A trace without decay keeps the newest gradient in the state.
+        return optax.chain(optax.trace(decay=0.0), RULES[name]())
+
+    return train(problem, build, label=name, metrics=errors(problem), **budget)[0]
 
 
-def gauges(problem: Problem) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
-    """What to read at a look: where the filter was last, and the gradient of the last batch."""
+def errors(problem: Problem) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
+    """What is measured at an evaluation: at the last batch and the parameters that it saw."""
 
-    def read(state: Any, params: Any, data: Any) -> dict[str, jax.Array]:
+    def metrics(state: Any, params: Any, data: Any) -> dict[str, jax.Array]:
         del params  # the filter has not seen them yet
-        gradient, filtered = state[0], _filter_of(state)
+        gradient, filtered = state[0].trace, _filter_of(state)
         mean, variance = filtered.belief
         noise = optax.tree.bias_correction(filtered.noise, DECAY, filtered.count)
         truth = full_gradient(problem, filtered.params, data)
         error = optax.tree.sub(mean, truth)
-        surprise = optax.tree.sub(gradient, mean)
         ones = optax.tree.ones_like(mean)
         stated = quadratic_form(variance, ones)
-        apart = optax.tree.sub(gradient, truth)
         # m = m⁻ + K (g − m⁻) and P⁻ + Σ = Σ/(1 − K) give the innovation from what is kept.
+        innovation = optax.tree.norm(optax.tree.sub(gradient, mean), squared=True)
         rest = 1 - filtered.gain
+        slope = jnp.asarray(optax.tree.vdot(mean, truth))
         return {
             "true": optax.tree.norm(truth),
-            "batch error": optax.tree.norm(apart),
+            "batch error": optax.tree.norm(optax.tree.sub(gradient, truth)),
             "filter error": optax.tree.norm(error),
             "stated error": jnp.sqrt(stated),
-            "innovation": optax.tree.norm(surprise, squared=True)
-            / (quadratic_form(noise, ones) * rest),
+            "innovation": innovation / (quadratic_form(noise, ones) * rest),
             "normalized error": optax.tree.norm(error, squared=True) / stated,
-            "coverage": _coverage(error, stated),
-            "slope": jnp.asarray(optax.tree.vdot(mean, truth))
-            / optax.tree.norm(mean, squared=True),
+            "coverage": coverage(error, stated),
+            "slope": slope / optax.tree.norm(mean, squared=True),
         }
 
-    return read
+    return metrics
 
 
 def full_gradient(problem: Problem, params: Any, data: Any) -> Any:
     """Gradient of the mean loss over the data, a chunk at a time."""
     count = jax.tree.leaves(data)[0].shape[0]
     chunk = min(CHUNK, count)
-    whole = count - count % chunk
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), data)
+    kept = count - count % chunk
+    chunks = jax.tree.map(lambda x: x[:kept].reshape(-1, chunk, *x.shape[1:]), data)
 
-    def of_chunk(total: Any, batch: Any) -> tuple[Any, None]:
+    def add(total: Any, batch: Any) -> tuple[Any, None]:
         grads = jax.grad(lambda p: jnp.mean(problem.losses(p, batch, jax.random.key(0))))(params)
-        return jax.tree.map(jnp.add, total, grads), None
+        return optax.tree.add(total, grads), None
 
-    total, _ = jax.lax.scan(of_chunk, jax.tree.map(jnp.zeros_like, params), chunks)
-    return jax.tree.map(lambda x: x * (chunk / whole), total)
-
-
-def judge(found: dict[str, Trained]) -> list[Claim]:
-    """Hold the trainings to what was published of the filter, and the filter to what it states."""
-    claims = []
-    for name, trained in found.items():
-        claims.append(
-            check(
-                f"{name}: the error of the filtered gradient is about five times smaller than that "
-                "of the batch's (3 to 8 times, mean over the training)",
-                np.exp(_late(trained, _log_ratio)),
-                at_least=3,
-                at_most=8,
-                ratio=True,
-            )
-        )
-    for name in (PUBLISHED, OURS):
-        trained = found[name]
-        claims += [
-            check(
-                f"{name}: innovations are as large as the filter expects (normalized, 0.8 to 1.25)",
-                np.exp(_late(trained, lambda g: np.log(g["innovation"]))),
-                at_least=0.8,
-                at_most=1.25,
-                ratio=True,
-            ),
-            check(
-                f"{name}: the stated variance is right within a factor 2 (normalized error, 0.5 "
-                "to 2)",
-                np.exp(_late(trained, lambda g: np.log(g["normalized error"]))),
-                at_least=0.5,
-                at_most=2,
-                ratio=True,
-            ),
-            check(
-                f"{name}: 95 % intervals cover the truth in 90 to 99 % of random directions",
-                _late(trained, lambda g: g["coverage"]),
-                at_least=0.90,
-                at_most=0.99,
-            ),
-            check(
-                f"{name}: the slope that the filter predicts along its own mean is there (ratio, "
-                "0.8 to 1.2)",
-                _late(trained, lambda g: g["slope"]),
-                at_least=0.8,
-                at_most=1.2,
-            ),
-        ]
-    return claims
+    total, _ = jax.lax.scan(add, optax.tree.zeros_like(params), chunks)
+    return optax.tree.scale(chunk / kept, total)
 
 
-def _remembering(make: Callable[[], Any]) -> Callable[..., Any]:
-    """Put a memory of the newest gradient before an optimizer."""
+def coverage(error: Any, stated: jax.Array) -> jax.Array:
+    """Part of the random directions of ±1 along which the error is within its interval."""
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del state, params, extra_args
-        return updates, updates
+    def along(key: jax.Array) -> jax.Array:
+        signs = optax.tree.random_like(key, error, sampler=jax.random.rademacher)
+        return jnp.asarray(optax.tree.vdot(signs, error))
 
-    def init_fn(params):
-        return jax.tree.map(jnp.zeros_like, params)
-
-    memory = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    return lambda setting, steps: optax.chain(memory, make())
+    shares = jax.lax.map(along, jax.random.split(jax.random.key(2020), PROBES))
+    return jnp.mean(jnp.abs(shares) <= WITHIN * jnp.sqrt(stated))
 
 
 def _filter_of(state: Any) -> Any:
@@ -213,66 +137,95 @@ def _filter_of(state: Any) -> Any:
     return next(filter(has_gain, jax.tree.leaves(state, is_leaf=has_gain)))
 
 
-def _coverage(error: Any, stated: jax.Array) -> jax.Array:
-    """Part of the random directions of ±1 along which the error is within its interval."""
-    leaves, structure = jax.tree.flatten(error)
-
-    def along(key: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, len(leaves))
-        signs = [
-            jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
-        ]
-        return jnp.asarray(optax.tree.vdot(jax.tree.unflatten(structure, signs), error))
-
-    shares = jax.lax.map(along, jax.random.split(jax.random.key(2020), PROBES))
-    return jnp.mean(jnp.abs(shares) <= WITHIN * jnp.sqrt(stated))
-
-
-def _log_ratio(gauges: dict[str, np.ndarray]) -> np.ndarray:
-    return np.log(gauges["batch error"] / gauges["filter error"])
-
-
-def _late(trained: Trained, of: Callable[[dict[str, np.ndarray]], np.ndarray]) -> np.ndarray:
-    """Mean over the looks but the first, when the filter has seen little, by seed."""
-    return of({name: values[0, :, 1:] for name, values in trained.gauges.items()}).mean(axis=-1)
-
-
-def _table(found: dict[str, Trained]) -> Table:
-    names = ("innovation", "normalized error", "coverage", "slope")
-    rows = [
-        (
-            name,
-            f"{np.exp(_late(trained, _log_ratio).mean()):.2f}",
-            *(f"{_late(trained, lambda g, n=n: g[n]).mean():.3g}" for n in names),
+def judge(found: dict[str, Curves]) -> list[Claim]:
+    """Hold the trainings to what was published of the filter, and the filter to what it states."""
+    claims = [
+        check_ratio(
+            f"{name}: the error of the filtered gradient is about five times smaller than that "
+            "of the batch's (3 to 8 times, mean over the training)",
+            smaller(curves),
+            at_least=3,
+            at_most=8,
         )
-        for name, trained in found.items()
+        for name, curves in found.items()
     ]
-    header = ("training", "error of batch ÷ filter", *names)
-    return Table("mean over the training and the seeds", header, rows)
+    for name in (PUBLISHED, OURS):
+        curves = found[name]
+        claims += [
+            check_ratio(
+                f"{name}: innovations are as large as the filter expects (normalized, 0.8 to 1.25)",
+                np.exp(late(np.log(curves["innovation"]))),
+                at_least=0.8,
+                at_most=1.25,
+            ),
+            check_ratio(
+                f"{name}: the stated variance is right within a factor 2 (normalized error, 0.5 "
+                "to 2)",
+                np.exp(late(np.log(curves["normalized error"]))),
+                at_least=0.5,
+                at_most=2,
+            ),
+            check(
+                f"{name}: 95 % intervals cover the truth in 90 to 99 % of random directions",
+                late(curves["coverage"]),
+                at_least=0.90,
+                at_most=0.99,
+            ),
+            check(
+                f"{name}: the slope that the filter predicts along its own mean is there (ratio, "
+                "0.8 to 1.2)",
+                late(curves["slope"]),
+                at_least=0.8,
+                at_most=1.2,
+            ),
+        ]
+    return claims
 
 
-def _draw(out: Path, problem: str, found: dict[str, Trained], quick: bool) -> None:
-    figure = drawing.figure(f"Error of the filtered gradient, {problem}", quick, 11, 6.6)
-    errors, ratios, consistency, along = drawing.grid(figure, 2, 4)
-    for name, trained in found.items():
-        g, color = {k: v[0] for k, v in trained.gauges.items()}, _COLORS[name]
-        looks = trained.looks
-        drawing.band(errors, looks, g["batch error"], color, f"{name}: batch", "--")
-        drawing.band(errors, looks, g["filter error"], color, f"{name}: filter")
-        drawing.band(ratios, looks, g["batch error"] / g["filter error"], color, name)
-        drawing.band(consistency, looks, g["innovation"], color, f"{name}: innovation", "--")
-        drawing.band(consistency, looks, g["normalized error"], color, f"{name}: error")
-        drawing.band(along, looks, g["slope"], color, f"{name}: slope")
-        drawing.band(along, looks, g["coverage"], color, f"{name}: coverage", "--")
+def late(values: np.ndarray) -> np.ndarray:
+    """Mean over the evaluations but the first, when the filter has seen little, by seed."""
+    return values[:, 1:].mean(axis=-1)
+
+
+def smaller(curves: Curves) -> np.ndarray:
+    """How many times smaller the error of the filter is than that of the batch, by seed."""
+    return np.exp(late(np.log(curves["batch error"] / curves["filter error"])))
+
+
+def table(found: dict[str, Curves]) -> pd.DataFrame:
+    names = ("innovation", "normalized error", "coverage", "slope")
+    rows = {
+        name: {
+            "error of batch ÷ filter": np.exp(np.log(smaller(curves)).mean()),
+            **{metric: late(curves[metric]).mean() for metric in names},
+        }
+        for name, curves in found.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("training")
+
+
+def draw(problem: str, found: dict[str, Curves]) -> Figure:
+    title = f"Error of the filtered gradient, {problem}"
+    figure, (distances, ratios, consistency, along) = plots.panels(title, 2, 2, 11, 6.6)
+    for name, curves in found.items():
+        step = curves["step"]
+        ratio = curves["batch error"] / curves["filter error"]
+        color = plots.band(ratios, step, ratio, name)
+        for axes, solid, dashed in (
+            (distances, "filter error", "batch error"),
+            (consistency, "normalized error", "innovation"),
+            (along, "slope", "coverage"),
+        ):
+            plots.band(axes, step, curves[solid], f"{name}: {solid}", color=color)
+            plots.band(axes, step, curves[dashed], f"{name}: {dashed}", "--", color=color)
     ratios.axhline(5, color="0.3", ls=":", lw=1.2, label="published")
     consistency.axhline(1, color="0.3", ls=":", lw=1.2)
     along.axhline(0.95, color="0.3", ls=":", lw=1.2)
-    errors.set(yscale="log", title="distance to the true gradient")
+    distances.set(yscale="log", title="distance to the true gradient")
     ratios.set(yscale="log", title="error of the batch ÷ error of the filter")
     consistency.set(yscale="log", title="squared, over what is stated (1 if the variance is right)")
     along.set(title="part of the predicted slope that is there; coverage at 95 %")
-    for axes in (errors, ratios, consistency, along):
-        axes.title.set_fontsize(10)
+    for axes in (distances, ratios, consistency, along):
         axes.legend(fontsize=7, frameon=False)
         axes.set_xlabel("step")
-    drawing.save(figure, out, "gradient-error")
+    return figure

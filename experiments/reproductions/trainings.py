@@ -1,101 +1,131 @@
-"""Trainings as lanes, sorted by setting and seed; and the problems, cut to size."""
+"""Trainings of the reproductions: problems cut to size, curves by setting and seed, short paths."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ... import optimizers
-from .. import prepared_data, problems
+from ...optimizers import meka, newton_trust_region
+from .. import data, registry
 from ..errors import UsageError
-from ..lanes import LAST, Budget, Method, Setting, compile_lanes
-from ..problems import Problem
-from ..problems.evaluation import first
-from .registry import Report, quiet
+from ..problem import Problem, first
+from ..registry import Optimizer
+from ..train import Carry, Metrics, Run, one_step
+from ..train import train as train_runs
 
-STAND_INS = {
-    "mnist": "digits",
-    "cifar10": "digits-cnn",
-    "cifar10-small": "digits-cnn",
-    "cifar10-resnet-small": "digits-cnn",
-}
+log = logging.getLogger(__package__)  # what a reproduction is doing
+Curves = dict[str, np.ndarray]
+Transformation = optax.GradientTransformation
 
 
-def load(name: str, quick: bool, train: int | None = None, test: int | None = None) -> Problem:
-    """Build a problem with at most so many examples.
+def load(names: str, train: int | None = None, test: int | None = None) -> Problem:
+    """Build the first of some problems whose data are there, with at most so many examples.
 
-    Where its data are absent, the quick version takes digits; the problem's name tells.
+    Args:
+      names: separated by bars: `mnist|digits` takes the digits where MNIST is absent, and the name
+        of the problem tells.
+      train: training examples to keep, or None for all of them.
+      test: test examples to keep, or None for all of them.
     """
-    dataset = problems.find(name).dataset
-    if quick and dataset is not None:
+
+    def is_there(name: str) -> bool:
+        dataset = registry.find(name).dataset
         try:
-            prepared_data.find(dataset)
+            return dataset is None or bool(data.find(dataset))
         except UsageError:
-            name = STAND_INS[name]
-    problem = problems.load(name)
-    data, held_out = problem.data, problem.test
-    if train is not None:
-        data = first(data, train)
-    if test is not None:
-        held_out = first(held_out, test)
-    return replace(problem, data=data, test=held_out)
+            return False
+
+    *preferred, last = names.split("|")
+    problem = registry.load(next(filter(is_there, preferred), last))
+    return replace(problem, data=first(problem.data, train), test=first(problem.test, test))
 
 
 def published(
     acquisition: Any = "probability_of_improvement", **options: Any
 ) -> optax.GradientTransformationExtraArgs:
     """The published rule: steps by probability of improvement, within a few Newton steps."""
-    trust_region = optimizers.newton_trust_region()
-    return optimizers.meka(acquisition=acquisition, trust_region=trust_region, **options)
-
-
-class Trained(NamedTuple):
-    """What the lanes did, sorted.
-
-    Attributes:
-      looks: steps after which there was a look, shape (looks,).
-      loss: of each batch before its step, shape (settings, seeds, steps).
-      measures: `train_loss`, …, each of shape (settings, seeds, looks).
-      gauges: each of shape (settings, seeds, looks).
-    """
-
-    looks: np.ndarray
-    loss: np.ndarray
-    measures: dict[str, np.ndarray]
-    gauges: dict[str, np.ndarray]
-
-    def final(self, measure: str = "train_loss") -> np.ndarray:
-        """Mean over the last quarter of the looks, shape (settings, seeds); inf if not finite."""
-        values = self.measures[measure]
-        last = values[..., -max(1, values.shape[-1] // 4) :].mean(axis=-1)
-        return np.where(np.isfinite(last), last, np.inf)
+    return meka(acquisition=acquisition, trust_region=newton_trust_region(), **options)
 
 
 def train(
     problem: Problem,
-    method: Method,
-    settings: Sequence[Setting],
+    build: Callable[[Mapping[str, Any]], Transformation],
+    settings: Sequence[Mapping[str, float]] = ({},),
+    *,
     seeds: int,
-    budget: Budget,
     label: str,
-    report: Report = quiet,
-) -> Trained:
-    """Train every setting with every seed, as one compiled program."""
-    lanes = compile_lanes(problem, method, budget)
-    recorded = lanes(
-        settings, range(seeds), lambda part: report(f"{problem.name}, {label}: {part:.0%}")
-    )
+    metrics: Metrics | None = None,
+    **budget: int,
+) -> list[Curves]:
+    """Train every setting with every seed, in one compiled program.
 
-    def sort(values: np.ndarray) -> np.ndarray:
-        return values.reshape(len(settings), seeds, *values.shape[1:])
+    Args:
+      problem: what to minimize.
+      build: `setting -> transformation`; the numbers of the setting are traced.
+      settings: of `build`.
+      seeds: how many.
+      label: of the progress.
+      metrics: as `mekax.experiments.train.train` takes them.
+      **budget: `steps`, `batch_size`, `evaluations`, `eval_examples`, likewise.
 
-    return Trained(
-        looks=recorded.looks,
-        loss=sort(recorded.loss),
-        measures={k: sort(v) for k, v in recorded.measures[LAST].items()},
-        gauges={k: sort(v) for k, v in recorded.gauges.items()},
+    Returns:
+      For each setting `step`, shape (evaluations,), and `train_loss`, `test_loss`, …, and the
+      metrics, each of shape (seeds, evaluations).
+    """
+    optimizer = Optimizer(label, lambda s, steps: optax.with_extra_args_support(build(s)))
+    records = train_runs(
+        problem,
+        optimizer,
+        [Run(setting, seed) for setting in settings for seed in range(seeds)],
+        metrics=metrics,
+        progress=lambda now: log.info("%s, %s: %.0f%%", problem.name, label, 100 * now.fraction),
+        **budget,
     )
+    names = [name for name, column in records.evaluations.items() if column.dtype.kind == "f"]
+    arrays = {name: records.array(name) for name in names}
+    step = records.array("step")[0, 0]
+    return [
+        {"step": step, **{name: values[index] for name, values in arrays.items()}}
+        for index in range(len(settings))
+    ]
+
+
+def final(values: np.ndarray) -> np.ndarray:
+    """Mean over the last quarter of the evaluations; infinite where it is not finite."""
+    last = values[..., -max(1, values.shape[-1] // 4) :].mean(axis=-1)
+    return np.where(np.isfinite(last), last, np.inf)
+
+
+def path(
+    tx: Transformation,
+    losses: Callable[[jax.Array, jax.Array], jax.Array],
+    start: jax.Array,
+    noise: jax.Array,
+) -> jax.Array:
+    """Follow an optimizer through batches of noise.
+
+    Args:
+      tx: the optimizer.
+      losses: `(params, batch) -> (n,)`.
+      start: first parameters, shape (d,).
+      noise: batches of all steps, shape (steps, …).
+
+    Returns:
+      Parameters after every step, shape (steps, d).
+    """
+    tx = optax.with_extra_args_support(tx)
+    step = one_step(lambda params, batch, key: losses(params, batch), tx)
+
+    def follow(carry: Carry, batch: jax.Array) -> tuple[Carry, jax.Array]:
+        carry, _ = step(carry, batch)
+        return carry, carry.params
+
+    carry = Carry(start, tx.init(start), jax.random.key(0), jnp.zeros((), jnp.int32))
+    return jax.lax.scan(follow, carry, noise)[1]

@@ -10,182 +10,134 @@ Source: Chen et al. (2020), arXiv 2011.04803, figure 1.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 from ...optimizers import meka, scale_by_kalman_filter
-from . import drawing
-from .claims import Claim, Reproduction, check, short
-from .registry import Report, quiet
-from .simulation import path
-from .trainings import published
+from .. import plots
+from .claims import Claim, Reproduction, check_ratio
+from .trainings import Transformation, log, path, published
 
+FULL, QUICK = {"steps": 600}, {"steps": 300}
 START = (-1.2, 1.6)
 STEEP = 5.0
 NOISE = 0.3
-ADDED = 3.0
-BATCH = 4
+ADDED_NOISE = 3.0
+BATCH_SIZE = 4
 RATE = 0.015
 MOMENTUM = 0.9
-CALMER = 5.0
 LONGER = 5  # times the steps that gradient descent without noise is followed for
 EXACT, SGD, HEAVY = "gradient descent", "SGD", "momentum"
 FIXED, PUBLISHED, OURS = "filter, fixed step", "filter, published steps", "filter, our steps"
-
-
+OPTIMIZERS: dict[str, Callable[[], Transformation]] = {
+    EXACT: lambda: optax.sgd(RATE),
+    SGD: lambda: optax.sgd(RATE),
+    HEAVY: lambda: optax.sgd(RATE * (1 - MOMENTUM), momentum=MOMENTUM),
+    FIXED: lambda: optax.chain(scale_by_kalman_filter(), optax.scale(-RATE)),
+    PUBLISHED: published,
+    OURS: meka,
+}
 Losses = Callable[[jax.Array, jax.Array], jax.Array]
-NAMES = (EXACT, SGD, HEAVY, FIXED, PUBLISHED, OURS)
+Paths = dict[str, np.ndarray]  # by optimizer, of shape (seeds, steps, 2)
 
 
-def _height(params: jax.Array) -> jax.Array:
-    """Excess loss of points, shape (…, 2)."""
-    return _losses(params, jnp.zeros(2))
+def run(steps: int, *, seeds: int) -> Reproduction:
+    """Follow six optimizers from one starting point through the same noise."""
+    paths = compute(steps, seeds)
+    contrast = compute(steps, seeds, losses_with_added_noise, (FIXED, PUBLISHED, OURS))
+    stride = max(1, steps // 150)
+    return Reproduction(
+        figure=draw(paths),
+        claims=judge(paths, contrast),
+        data={
+            "path of the first seed": {name: p[0, ::stride] for name, p in paths.items()},
+            "excess loss at the end": end(paths),
+            "excess loss at the end, noise only added": end(contrast),
+        },
+    )
 
 
-def _losses(params: jax.Array, noise: jax.Array) -> jax.Array:
+def losses(params: jax.Array, noise: jax.Array) -> jax.Array:
     x, y = params[..., 0], params[..., 1]
     across = y + NOISE * noise[..., 1] - jnp.square(x)
     return jnp.square(1 + NOISE * noise[..., 0] - x) + STEEP * jnp.square(across)
 
 
-def _with_added_noise(params: jax.Array, noise: jax.Array) -> jax.Array:
-    return _height(params) + ADDED * noise @ params
+def excess_loss(params: jax.Array) -> jax.Array:
+    """Of points, shape (…, 2), without noise."""
+    return losses(params, jnp.zeros(2))
 
 
-class Size(NamedTuple):
-    """How much to compute."""
-
-    steps: int
-
-
-FULL, QUICK = Size(steps=600), Size(steps=300)
-
-
-def run(out: Path, quick: bool, seeds: int, report: Report = quiet) -> Reproduction:
-    """Follow six methods from one starting point through the same noise."""
-    size = QUICK if quick else FULL
-    paths = compute(size, seeds, report)
-    contrast = compute(size, seeds, report, _with_added_noise, (FIXED, PUBLISHED, OURS))
-    _draw(out, paths, quick)
-    thinned = {
-        name: short(values[0, :: max(1, size.steps // 150)]) for name, values in paths.items()
-    }
-    return Reproduction(
-        settings={
-            "start": START,
-            "steep": STEEP,
-            "noise": NOISE,
-            "added_noise": ADDED,
-            "batch_size": BATCH,
-            "step_size": RATE,
-            "momentum": MOMENTUM,
-            **size._asdict(),
-            "seeds": seeds,
-            "quick": quick,
-        },
-        data={
-            "path of the first seed": thinned,
-            "excess loss at the end": short(_ends(paths)),
-            "excess loss at the end, noise only added": short(_ends(contrast)),
-        },
-        claims=judge(paths, contrast),
-    )
+def losses_with_added_noise(params: jax.Array, noise: jax.Array) -> jax.Array:
+    return excess_loss(params) + ADDED_NOISE * noise @ params
 
 
 def compute(
-    size: Size,
-    seeds: int,
-    report: Report = quiet,
-    losses: Losses = _losses,
-    names: Sequence[str] = NAMES,
-) -> dict[str, np.ndarray]:
-    """Paths by method, each of shape (seeds, steps, 2); that without noise is longer, and one."""
-    shape = (seeds, size.steps, BATCH, 2)
-    noise = jax.random.normal(jax.random.key(2020), shape)
-    silence = jnp.zeros((1, LONGER * size.steps, BATCH, 2))
+    steps: int, seeds: int, losses: Losses = losses, names: Sequence[str] = tuple(OPTIMIZERS)
+) -> Paths:
+    """Paths by optimizer; that without noise is longer, and a single one."""
+    noise = jax.random.normal(jax.random.key(2020), (seeds, steps, BATCH_SIZE, 2))
+    silence = jnp.zeros((1, LONGER * steps, BATCH_SIZE, 2))
     paths = {}
-    methods = _methods()
     for name in names:
-        report(name)
+        log.info(name)
 
-        def follow(batches: jax.Array, tx=methods[name]) -> jax.Array:
-            return path(tx, losses, jnp.array(START), batches)
+        def follow(batches: jax.Array, name: str = name) -> jax.Array:
+            return path(OPTIMIZERS[name](), losses, jnp.array(START), batches)
 
-        batches = silence if name == EXACT else noise
-        paths[name] = np.asarray(jax.jit(jax.vmap(follow))(batches))
+        paths[name] = np.asarray(jax.jit(jax.vmap(follow))(silence if name == EXACT else noise))
     return paths
 
 
-def judge(paths: dict[str, np.ndarray], contrast: dict[str, np.ndarray]) -> list[Claim]:
+def judge(paths: Paths, contrast: Paths) -> list[Claim]:
     """Compare how far the paths stray, and where they end."""
-    stray = {name: _stray(values, paths[EXACT][0]) for name, values in paths.items()}
-    ends, apart = _ends(paths), _ends(contrast)
+    line = paths[EXACT][0]
+    stray = {name: distance(values, line) for name, values in paths.items()}
+    ends, contrast_ends = end(paths), end(contrast)
+    adaptive = (("published", PUBLISHED), ("our", OURS))
     return [
-        check(
-            f"with one step size, SGD strays at least {CALMER:g} times farther from the line of "
-            "gradient descent than the filtered path (second half)",
+        check_ratio(
+            "with one step size, SGD strays at least 5 times farther from the line of gradient "
+            "descent than the filtered path (second half)",
             stray[SGD] / stray[FIXED],
-            at_least=CALMER,
-            ratio=True,
+            at_least=5,
         ),
-        check(
-            f"momentum of the same effective step strays at least {CALMER:g} times farther",
+        check_ratio(
+            "momentum of the same effective step strays at least 5 times farther",
             stray[HEAVY] / stray[FIXED],
-            at_least=CALMER,
-            ratio=True,
+            at_least=5,
         ),
-        check(
+        check_ratio(
             "the filtered path does not diffuse: it strays less in the second half than in the "
             "first (ratio below 1)",
-            stray[FIXED] / _stray(paths[FIXED], paths[EXACT][0], 0.0, 0.5),
+            stray[FIXED] / distance(paths[FIXED], line, 0.0, 0.5),
             at_most=1,
-            ratio=True,
-        ),
-        check(
-            "published steps on the filter end lower than a fixed step (ratio of excess losses)",
-            ends[PUBLISHED] / ends[FIXED],
-            at_most=1,
-            ratio=True,
-        ),
-        check(
-            "our steps on the filter end lower than a fixed step (ratio of excess losses)",
-            ends[OURS] / ends[FIXED],
-            at_most=1,
-            ratio=True,
         ),
         *(
-            check(
+            check_ratio(
+                f"{whose} steps on the filter end lower than a fixed step (ratio of excess losses)",
+                ends[name] / ends[FIXED],
+                at_most=1,
+            )
+            for whose, name in adaptive
+        ),
+        *(
+            check_ratio(
                 f"{whose} steps end lower than a fixed step also where noise is only added, so "
                 "that the filter takes its transport to be exact",
-                apart[name] / apart[FIXED],
+                contrast_ends[name] / contrast_ends[FIXED],
                 at_most=1,
-                ratio=True,
             )
-            for whose, name in (("published", PUBLISHED), ("our", OURS))
+            for whose, name in adaptive
         ),
     ]
 
 
-def _methods() -> dict[str, optax.GradientTransformationExtraArgs]:
-    def plain(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(tx)
-
-    return {
-        EXACT: plain(optax.sgd(RATE)),
-        SGD: plain(optax.sgd(RATE)),
-        HEAVY: plain(optax.sgd(RATE * (1 - MOMENTUM), momentum=MOMENTUM)),
-        FIXED: optax.chain(scale_by_kalman_filter(), optax.scale(-RATE)),
-        PUBLISHED: published(),
-        OURS: meka(),
-    }
-
-
-def _stray(
+def distance(
     values: np.ndarray, line: np.ndarray, begin: float = 0.5, end: float = 1.0
 ) -> np.ndarray:
     """Root of the mean squared distance to the nearest point of a line, over a part, by seed."""
@@ -195,29 +147,25 @@ def _stray(
     return np.sqrt(apart.min(axis=2).mean(axis=1))
 
 
-def _ends(paths: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def end(paths: Paths) -> Paths:
     """Excess loss averaged over the last tenth, by seed."""
     last = max(1, next(iter(paths.values())).shape[1] // 10)
     return {
-        name: np.asarray(_height(jnp.asarray(p[:, -last:]))).mean(axis=1)
-        for name, p in paths.items()
+        name: np.asarray(excess_loss(jnp.asarray(values[:, -last:]))).mean(axis=1)
+        for name, values in paths.items()
     }
 
 
-def _draw(out: Path, paths: dict[str, np.ndarray], quick: bool) -> None:
-    figure = drawing.figure("Paths on a stochastic Rosenbrock function", quick, 11, 6.4)
+def draw(paths: Paths) -> Figure:
+    figure, places = plots.panels("Paths on a stochastic Rosenbrock function", 2, 3, 11, 6.4)
     x, y = np.meshgrid(np.linspace(-2.2, 2.2, 200), np.linspace(-1.5, 3.5, 200))
-    height = np.asarray(_height(jnp.stack([x, y], axis=-1)))
-    for axes, color, (name, values) in zip(
-        drawing.grid(figure, 3, len(paths)), drawing.CYCLE[::-1], paths.items(), strict=False
-    ):
-        axes.contour(
-            x, y, height, levels=np.geomspace(0.05, 200, 14), colors="0.85", linewidths=0.7
-        )
+    height = np.asarray(excess_loss(jnp.stack([x, y], axis=-1)))
+    levels = np.geomspace(0.05, 200, 14)
+    for axes, (name, values) in zip(places, paths.items(), strict=True):
+        axes.contour(x, y, height, levels=levels, colors="0.85", linewidths=0.7)
         axes.plot(*paths[EXACT][0].T, color="0.5", lw=1, ls=":")
-        for one in values[:3]:
-            axes.plot(*np.vstack([START, one]).T, color=color, lw=0.9, alpha=0.8)
+        for points in values[:3]:
+            axes.plot(*np.vstack([START, points]).T, lw=0.9, alpha=0.8)
         axes.plot(1, 1, "k*", ms=9)
         axes.set(title=name, xlim=(-2.2, 2.2), ylim=(-1.5, 3.5))
-        axes.title.set_fontsize(10)
-    drawing.save(figure, out, "trajectories")
+    return figure

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mekax.experiments import lanes, problems
-from mekax.experiments.datasets import Dataset, Images
+from mekax.experiments import registry
+from mekax.experiments.data import Dataset, Images
 from mekax.experiments.errors import UsageError
-from mekax.experiments.models import LogisticRegression, ResNet
+from mekax.experiments.models import MLP, ResNet
 from mekax.experiments.problems.classification import classification
 from mekax.experiments.reproductions import (
     acquisitions,
@@ -15,13 +15,16 @@ from mekax.experiments.reproductions import (
     covariance,
     edge,
     gradient_error,
+    long_run,
+    noisy_quadratic,
+    ode_tradeoff,
     step_scaling,
     switch,
     trainings,
     trajectories,
 )
-from mekax.experiments.reproductions.trainings import Trained
-from mekax.optimizers import adameka, meka
+from mekax.experiments.train import one_step, start
+from mekax.optimizers import adameka
 
 SEEDS = 2
 
@@ -34,27 +37,27 @@ def toy():
     image = rng.integers(0, 256, (64, 2, 4, 1)) // 2 + 40 * label[:, None, None, None]
     images = Images(image.astype(np.uint8), label.astype(np.int32))
     dataset = Dataset(images, images, np.full(1, 90.0, np.float32), np.full(1, 60.0, np.float32))
-    return classification("toy", dataset, LogisticRegression(3), batch_size=8, epochs=1)
+    return classification("toy", dataset, MLP((), 3), batch_size=8, epochs=1)
 
 
-def invented(values, looks=8, **gauges):
-    """Trainings that end at given train losses, of shape (settings, seeds)."""
-    curve = np.repeat(np.asarray(values, float)[..., None], looks, axis=-1)
+def invented(losses, evaluations=8, **metrics):
+    """Curves of a training that ends at given train losses, of shape (seeds,)."""
+    curve = np.repeat(np.asarray(losses, float)[:, None], evaluations, axis=-1)
     measures = {"train_loss": curve, "test_loss": curve, "test_accuracy": 1 - 0.1 * curve}
-    whole = {name: np.broadcast_to(np.asarray(v, float), curve.shape) for name, v in gauges.items()}
-    return Trained(np.arange(1, looks + 1), curve, measures, whole)
+    known = {name: np.full(curve.shape, value) for name, value in metrics.items()}
+    return {"step": np.arange(1, evaluations + 1), **measures, **known}
 
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Put invented losses and gauges in the place of trainings; returns which were asked for."""
+    """Put invented losses and metrics in the place of trainings; returns which were asked for."""
     asked = []
 
-    def replace(module, **gauges):
-        def train(problem, method, settings, seeds, budget, label, report):
-            method.build(settings[0], budget.steps).init(problem.init(jax.random.key(0)))
+    def replace(module, **metrics):
+        def train(problem, build, settings=({},), *, seeds, label, **budget):
+            build(settings[0]).init(problem.init(jax.random.key(0)))
             asked.append(label)
-            return invented(np.full((len(settings), seeds), 0.5), **gauges)
+            return [invented([0.5] * seeds, **metrics) for _ in settings]
 
         monkeypatch.setattr(module, "train", train)
         return asked
@@ -66,76 +69,90 @@ def verdicts(claims):
     return [claim.holds for claim in claims]
 
 
-def is_picture(path):
-    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+def is_picture(figure, folder):
+    figure.savefig(folder / "picture.png")
+    return (folder / "picture.png").stat().st_size > 5000
 
 
 def test_sizes_fit():
-    modules = (step_scaling, gradient_error, edge, covariance, switch, baselines, cost)
-    for module in modules:
+    for module in (step_scaling, gradient_error, edge, covariance, switch, baselines, cost):
         for size in (module.QUICK, module.FULL):
-            parts = getattr(size, "problems", None) or [size[:4]]
-            for name, examples, batch_size, *_ in parts:
-                assert name in problems.PROBLEMS
+            part = [size.get(key) for key in ("problem", "examples", "batch_size", "steps")]
+            for names, examples, batch_size, *steps in size.get("problems", [part]):
+                assert all(name in registry.PROBLEMS for name in names.split("|"))
                 assert examples is None or batch_size <= examples
-            looks = getattr(size, "looks", 4)
-            steps = [part[3] for part in parts if len(part) > 3]
-            assert all(isinstance(count, int) and count % looks == 0 for count in steps)
+                assert all(count % size["evaluations"] == 0 for count in steps)
     for size in (edge.QUICK, edge.FULL):
-        assert size.minibatch_steps % size.looks == 0
+        assert size["minibatch_steps"] % size["evaluations"] == 0
 
 
-def test_absent_data_are_stood_in_for_in_the_quick_version_alone():
-    small = trainings.load("mnist", True, 100, 50)
+def test_absent_data_are_stood_in_for_where_a_stand_in_is_named():
+    small = trainings.load("mnist|digits", 100, 50)
     assert small.name == "digits"
     assert small.examples == 100
     assert len(small.test["label"]) == 50
     with pytest.raises(UsageError, match="prepared dataset 'mnist'"):
-        trainings.load("mnist", False)
-    dataset = {name: entry.dataset for name, entry in problems.PROBLEMS.items()}
-    assert all(dataset[there] is None for there in trainings.STAND_INS.values())
+        trainings.load("mnist")
 
 
-def test_trainings_are_sorted_by_setting_and_seed(toy):
-    method = lanes.Method(lambda s, steps: optax.with_extra_args_support(optax.sgd(s["rate"])))
-    budget = lanes.Budget(4, 8, 2, 64)
-    rates = [{"rate": 0.0}, {"rate": 0.1}]
-    found = trainings.train(toy, method, rates, SEEDS, budget, "sgd")
-    assert found.loss.shape == (2, SEEDS, 4)
-    losses = found.measures["train_loss"]
-    assert losses.shape == (2, SEEDS, 2)
-    assert np.array_equal(losses[0, :, 0], losses[0, :, 1])
-    assert np.all(losses[1, :, 1] < losses[1, :, 0])
-    assert invented([[np.nan, 1.0]]).final().tolist() == [[np.inf, 1.0]]
+def test_curves_by_setting_and_seed(toy):
+    still, moving = trainings.train(
+        toy,
+        lambda setting: optax.sgd(setting["rate"]),
+        [{"rate": 0.0}, {"rate": 0.1}],
+        seeds=SEEDS,
+        label="sgd",
+        steps=4,
+        batch_size=8,
+        evaluations=2,
+        eval_examples=64,
+    )
+    assert still["step"].tolist() == [2, 4]
+    assert still["train_loss"].shape == (SEEDS, 2)
+    assert np.array_equal(still["train_loss"][:, 0], still["train_loss"][:, 1])
+    assert np.all(moving["train_loss"][:, 1] < moving["train_loss"][:, 0])
+    assert trainings.final(np.array([[np.nan], [1.0]])).tolist() == [np.inf, 1.0]
 
 
 class TestTrajectories:
     def test_all_paths(self, tmp_path):
-        paths = trajectories.compute(trajectories.Size(20), 1, names=(trajectories.EXACT,))
-        assert paths[trajectories.EXACT].shape == (1, 100, 2)
-        heights = trajectories._height(paths[trajectories.EXACT][0])
-        assert np.all(np.diff(heights) <= 0)
+        paths = trajectories.compute(20, 1, names=(trajectories.EXACT,))
         line = paths[trajectories.EXACT]
-        invented = dict.fromkeys(trajectories.NAMES, line[:, :20] + 0.1)
-        invented[trajectories.EXACT] = line
-        claims = trajectories.judge(invented, invented)
+        assert line.shape == (1, 100, 2)
+        assert np.all(np.diff(trajectories.excess_loss(line[0])) <= 0)
+        shifted = dict.fromkeys(trajectories.OPTIMIZERS, line[:, :20] + 0.1)
+        shifted[trajectories.EXACT] = line
+        claims = trajectories.judge(shifted, shifted)
+        assert len(claims) == 7
         assert not any(verdicts(claims[:2]))
-        trajectories._draw(tmp_path, invented, True)
-        assert is_picture(tmp_path / "trajectories.png")
+        assert is_picture(trajectories.draw(shifted), tmp_path)
+
+
+class TestNoisyQuadratic:
+    def test_quick_run_draws_and_judges(self, tmp_path):
+        result = noisy_quadratic.run(**noisy_quadratic.QUICK, seeds=3)
+        assert verdicts(result.claims) == [True] * 6
+        assert is_picture(result.figure, tmp_path)
+        for name in (noisy_quadratic.SGD, noisy_quadratic.FILTER):
+            assert len(result.data["step"]) == len(result.data[name]["median"])
+
+    def test_claims_can_fail(self):
+        flat = {name: np.ones((3, 100)) for name in noisy_quadratic.OPTIMIZERS}
+        flat[noisy_quadratic.EXACT] /= 3
+        flat[noisy_quadratic.PUBLISHED] *= 2
+        flat[noisy_quadratic.OURS] *= 2
+        assert verdicts(noisy_quadratic.judge(flat)) == [False] * 6
 
 
 class TestAcquisitions:
-    def test_quick_run(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(acquisitions, "QUICK", acquisitions.Size(models=20))
-        result = acquisitions.run(tmp_path, True, SEEDS)
+    def test_run(self, tmp_path):
+        result = acquisitions.run(models=20, seeds=SEEDS)
         assert verdicts(result.claims) == [True] * 6
-        assert is_picture(tmp_path / "acquisitions.png")
+        assert is_picture(result.figure, tmp_path)
 
     def test_claims_can_fail(self):
         long = np.full((1, 4), 1000.0)
-        chosen = dict.fromkeys(
-            ("PI", "PI without value noise", "PI down", "EI down", "quadratic down"), long
-        )
+        chosen = dict.fromkeys(("PI", "PI without value noise", "PI down", "quadratic down"), long)
         chosen |= {"EI": 0 * long, "EI less noise": long, "EI by reach": 0 * long[..., None]}
         chosen |= {"uncertain": long > 0}
         assert verdicts(acquisitions.judge(chosen)) == [False] * 6
@@ -143,15 +160,17 @@ class TestAcquisitions:
 
 class TestStepScaling:
     def test_a_multiple_of_one_is_ours(self, toy):
-        budget = lanes.Budget(12, 8, 2, 64)
-        ours = trainings.train(
-            toy, lanes.Method(lambda s, steps: adameka()), [{}], 1, budget, "ours"
-        )
-        replayed = lanes.Method(lambda s, steps: step_scaling.replayed(s["multiple"]))
-        settings = [{"multiple": c} for c in (1.0, 0.1)]
-        found = trainings.train(toy, replayed, settings, 1, budget, "replayed")
-        np.testing.assert_allclose(found.loss[0], ours.loss[0], rtol=1e-3)
-        assert found.loss[1, 0, -1] > found.loss[0, 0, -1]
+        def losses(build, *settings):
+            curves = trainings.train(
+                toy, build, settings, seeds=1, label="x", steps=12, batch_size=8, evaluations=12
+            )
+            return [values["train_loss"][0] for values in curves]
+
+        (ours,) = losses(lambda setting: adameka(), {})
+        multiples = [{"multiple": c} for c in (1.0, 0.1)]
+        same, shorter = losses(step_scaling.RULES["ours"], *multiples)
+        np.testing.assert_allclose(same, ours, rtol=1e-3)
+        assert shorter[-1] > same[-1]
 
     def test_verdicts_and_picture(self, tmp_path):
         multiples = (0.1, 1.0, 10.0)
@@ -162,8 +181,7 @@ class TestStepScaling:
         assert verdicts(step_scaling.judge("x", multiples, losses)) == [True] * 4
         wrong = {"PI": long, "EI": long, "quadratic": right, "ours": short}
         assert verdicts(step_scaling.judge("x", multiples, wrong)) == [False] * 4
-        step_scaling._draw(tmp_path, multiples, {"x": losses, "y": wrong}, True)
-        assert is_picture(tmp_path / "step-scaling.png")
+        assert is_picture(step_scaling.draw(multiples, {"x": losses, "y": wrong}), tmp_path)
 
 
 class TestGradientError:
@@ -176,33 +194,29 @@ class TestGradientError:
             np.testing.assert_allclose(a, b, atol=1e-6)
 
     def test_without_noise_the_batch_is_the_truth(self, toy):
-        method = lanes.Method(gradient_error._remembering(meka), gauges=gradient_error.gauges(toy))
-        found = trainings.train(toy, method, [{}], 1, lanes.Budget(6, 64, 3, 64), "whole")
-        gauges = {name: values[0, 0] for name, values in found.gauges.items()}
-        assert np.all(gauges["batch error"] < 1e-5)
-        assert np.all(gauges["filter error"] > gauges["batch error"])
-        assert np.all((gauges["coverage"] >= 0) & (gauges["coverage"] <= 1))
-        assert np.all(gauges["slope"] > 0.5)
-        ratio = (gauges["filter error"] / gauges["stated error"]) ** 2
-        np.testing.assert_allclose(gauges["normalized error"], ratio, rtol=1e-4)
+        budget = {"steps": 6, "batch_size": 64, "evaluations": 3, "eval_examples": 64}
+        curves = gradient_error.compute(toy, gradient_error.OURS, seeds=1, **budget)
+        assert np.all(curves["batch error"] < 1e-5)
+        assert np.all(curves["filter error"] > curves["batch error"])
+        assert np.all((curves["coverage"] >= 0) & (curves["coverage"] <= 1))
+        assert np.all(curves["slope"] > 0.5)
+        ratio = (curves["filter error"] / curves["stated error"]) ** 2
+        np.testing.assert_allclose(curves["normalized error"], ratio, rtol=1e-4)
 
     def test_verdicts_and_picture(self, tmp_path):
-        gauges = dict.fromkeys(("innovation", "normalized error", "slope", "stated error"), 1.0)
-        gauges |= {"true": 1.0, "batch error": 5.0, "filter error": 1.0, "coverage": 0.95}
-        right = invented([[1.0, 1.0]], **gauges)
-        names = (gradient_error.FIXED, gradient_error.PUBLISHED, gradient_error.OURS)
-        found = dict.fromkeys(names, right)
+        metrics = dict.fromkeys(("innovation", "normalized error", "slope", "stated error"), 1.0)
+        metrics |= {"true": 1.0, "batch error": 5.0, "filter error": 1.0, "coverage": 0.95}
+        found = dict.fromkeys(gradient_error.RULES, invented([1.0, 1.0], **metrics))
         assert verdicts(gradient_error.judge(found)) == [True] * 11
-        wrong = invented([[1.0, 1.0]], **dict.fromkeys(gauges, 20.0))
-        assert verdicts(gradient_error.judge(dict.fromkeys(names, wrong))) == [False] * 11
-        gradient_error._draw(tmp_path, "toy", found, True)
-        assert is_picture(tmp_path / "gradient-error.png")
+        wrong = invented([1.0, 1.0], **dict.fromkeys(metrics, 20.0))
+        assert verdicts(gradient_error.judge(dict.fromkeys(found, wrong))) == [False] * 11
+        assert is_picture(gradient_error.draw("toy", found), tmp_path)
 
 
 class TestEdge:
     def test_sharpness_is_the_largest_eigenvalue(self):
-        bend = jnp.array([3.0, -5.0, 0.1])
-        found = edge.sharpness(lambda w: 0.5 * jnp.sum(bend * w**2), jnp.ones(3))
+        curvature = jnp.array([3.0, -5.0, 0.1])
+        found = edge.sharpness(lambda w: 0.5 * jnp.sum(curvature * w**2), jnp.ones(3))
         assert float(found) == pytest.approx(-5.0, rel=1e-2)
 
     def test_newton_steps(self):
@@ -215,9 +229,9 @@ class TestEdge:
         assert float(state.step_size) == pytest.approx(0.25)
 
     def test_run(self, toy, tmp_path, monkeypatch, untrained):
-        asked = untrained(edge, sharpness=4.0, **{"step size": 0.5})
+        asked = untrained(edge, sharpness=4.0, step_size=0.5)
         monkeypatch.setattr(edge, "load", lambda *words: toy)
-        result = edge.run(tmp_path, True, SEEDS)
+        result = edge.run(**edge.QUICK, seeds=SEEDS)
         assert asked == [
             f"{whose}, {regime}"
             for regime in (edge.FULL_BATCH, edge.MINIBATCH)
@@ -225,47 +239,52 @@ class TestEdge:
         ]
         assert verdicts(result.claims) == [True] * 5
         assert result.claims[0].measured == pytest.approx(2)
-        assert len(result.tables[0].rows) == 8
-        assert is_picture(tmp_path / "edge.png")
+        assert len(*result.tables.values()) == 8
+        assert is_picture(result.figure, tmp_path)
 
-    def test_gauges(self, toy):
-        method = lanes.Method(lambda s, steps: edge.newton_steps(1.0), gauges=edge.gauges(toy))
-        found = trainings.train(toy, method, [{}], 1, lanes.Budget(4, 64, 2, 64), "Newton")
-        assert np.all(found.gauges["sharpness"] > 0)  # convex
-        assert np.all(found.gauges["step size"] * found.gauges["sharpness"] >= 0.9)
-        assert found.loss[0, 0, -1] < 0.5 * found.loss[0, 0, 0]
+    def test_metrics(self, toy):
+        budget = {"steps": 4, "batch_size": 64, "evaluations": 2}
+        curves = edge.compute(toy, edge.FULL_BATCH, seeds=1, **budget)[edge.ONE]
+        assert np.all(curves["sharpness"] > 0)  # convex
+        assert np.all(curves["step_size"] * curves["sharpness"] >= 0.9)
+        assert curves["train_loss"][0, -1] < 0.5 * np.log(3)  # half of a guess
 
     def test_claims_can_fail(self):
-        gauges = {"step size": 1.0, "sharpness": 2.0}
-        theirs = invented([[3.0], [2.0], [1.0]], **gauges)
-        ours = invented([[0.9]], **gauges)
-        found = {edge.FULL_BATCH: (theirs, ours), edge.MINIBATCH: (theirs, ours)}
-        assert verdicts(edge.judge(found)) == [True, True, False, True, True]
-        worse = invented([[1.0], [2.0], [3.0]], **{**gauges, "sharpness": 9.0})
-        late = invented([[1.2]], **gauges)
-        found = {edge.FULL_BATCH: (worse, late), edge.MINIBATCH: (worse, late)}
-        assert verdicts(edge.judge(found)) == [False, False, True, False, False]
+        def found(*losses, sharpness):
+            curves = [invented([x], step_size=1.0, sharpness=sharpness) for x in losses]
+            by_name = dict(zip((*edge.NAMES, edge.OURS), curves, strict=True))
+            return {edge.FULL_BATCH: by_name, edge.MINIBATCH: by_name}
+
+        right = found(3.0, 2.0, 1.0, 0.9, sharpness=2.0)
+        assert verdicts(edge.judge(right)) == [True, True, False, True, True]
+        wrong = found(1.0, 2.0, 3.0, 1.2, sharpness=9.0)
+        assert verdicts(edge.judge(wrong)) == [False, False, True, False, False]
 
 
 class TestCovariance:
     def test_run(self, toy, tmp_path, monkeypatch, untrained):
         asked = untrained(covariance)
         monkeypatch.setattr(covariance, "load", lambda *words: toy)
-        result = covariance.run(tmp_path, True, SEEDS)
+        result = covariance.run(**covariance.QUICK, seeds=SEEDS)
         assert len(asked) == 6
         assert verdicts(result.claims) == [True] * 4
-        assert len(result.tables[0].rows) == 6
-        assert is_picture(tmp_path / "covariance.png")
+        assert len(*result.tables.values()) == 6
+        assert is_picture(result.figure, tmp_path)
 
     def test_constant_may_be_traced(self, toy):
-        method = lanes.Method(
-            lambda s, steps: trainings.published(covariance="per_leaf", decay=s["decay"])
+        fast, slow = trainings.train(
+            toy,
+            lambda s: trainings.published(covariance="per_leaf", decay=s["decay"]),
+            [{"decay": 0.9}, {"decay": 0.999}],
+            seeds=1,
+            label="decays",
+            steps=8,
+            batch_size=8,
+            evaluations=8,
         )
-        settings, budget = [{"decay": 0.9}, {"decay": 0.999}], lanes.Budget(8, 8, 2, 64)
-        found = trainings.train(toy, method, settings, 1, budget, "decays")
-        assert np.isfinite(found.loss).all()
-        assert found.loss[0, 0, 1] == pytest.approx(found.loss[1, 0, 1], rel=1e-3)
-        assert found.loss[0, 0, -1] != found.loss[1, 0, -1]
+        assert np.isfinite([fast["train_loss"], slow["train_loss"]]).all()
+        assert fast["train_loss"][0, 0] == pytest.approx(slow["train_loss"][0, 0], rel=1e-3)
+        assert fast["train_loss"][0, -1] != slow["train_loss"][0, -1]
 
     def test_claims_can_fail(self):
         flat = {name: np.ones((3, SEEDS)) for name in ("scalar", "per_leaf", "diagonal")}
@@ -279,49 +298,52 @@ class TestCost:
     def test_ratios(self, toy, tmp_path, monkeypatch):
         seconds = iter(range(1, 7))
 
-        def clock(problem, method, setting, batch_size):
+        def clock_of(problem, tx, batch_size):
             value = next(seconds)
             return lambda: value
 
-        monkeypatch.setattr(cost, "clock", clock)
+        monkeypatch.setattr(cost, "clock_of", clock_of)
         monkeypatch.setattr(cost, "load", lambda *words: toy)
-        monkeypatch.setattr(cost, "QUICK", cost.Size((("mnist", None, 8),), 2))
-        result = cost.run(tmp_path, True, SEEDS)
+        result = cost.run((("mnist", None, 8),), 2, seeds=SEEDS)
         ratios = result.data["toy, batch 8"]
         assert [values.tolist() for values in ratios.values()] == [[k, k] for k in range(1, 7)]
         assert verdicts(result.claims) == [False] * 3
-        assert is_picture(tmp_path / "cost.png")
+        assert is_picture(result.figure, tmp_path)
         cheap = {"toy": {name: np.ones(2) for name in ratios}}
         assert verdicts(cost.judge(cheap)) == [True] * 3
 
+    def test_clock(self, toy):
+        assert 0 < cost.clock_of(toy, optax.sgd(0.1), 8)() < 1
+
 
 class TestSwitch:
-    def test_fixed_steps_until_the_switch(self, toy, monkeypatch):
-        monkeypatch.setattr(switch, "RULES", {switch.OURS: meka})
-        found = switch.compute(toy, switch.Size("x", None, 8, 8, 4, 64), 1)[switch.OURS]
-        steps = found.gauges["step size"][:, 0]
+    def test_fixed_steps_until_the_switch(self, toy):
+        budget = {"steps": 8, "batch_size": 8, "evaluations": 4, "eval_examples": 64}
+        curves = switch.compute(toy, switch.OURS, seeds=1, **budget)
         rate = pytest.approx(switch.RATE)
-        assert [[step == rate for step in row] for row in steps.tolist()] == [
+        fixed = [[step == rate for step in c["step size"][0].tolist()] for c in curves.values()]
+        assert fixed == [
             [False] * 4,
             [True, False, False, False],
             [True, True, False, False],
             [True] * 4,
         ]
-        assert np.all(found.gauges["gradient variance"] > 0)
+        assert np.all(curves[switch.EARLY]["gradient variance"] > 0)
 
     def test_verdicts_and_picture(self, tmp_path):
-        drifting = np.array([4.0, 3.0, 1.0, 0.5])[:, None, None]
-        losses = np.array([[2.0], [1.5], [1.0], [1.0]])
-        gauges = {"curvature": drifting, "gradient variance": drifting, "step size": 0.1}
-        theirs = invented(losses, **gauges)
-        ours = invented(1 + 0 * losses, **dict.fromkeys(gauges, 0.5))
+        drifting = dict(zip(switch.SWITCHES, (4.0, 3.0, 1.0, 0.5), strict=True))
+        metrics = ("curvature", "gradient variance", "step size")
+        theirs = {
+            name: invented([loss], **dict.fromkeys(metrics, drift))
+            for (name, drift), loss in zip(drifting.items(), (2.0, 1.5, 1.0, 1.0), strict=True)
+        }
+        ours = dict.fromkeys(drifting, invented([1.0], **dict.fromkeys(metrics, 0.5)))
         found = {switch.PUBLISHED: theirs, switch.OURS: ours}
         assert verdicts(switch.judge(found)) == [True] * 3 + [False] * 3 + [True] * 3
         swapped = {switch.PUBLISHED: ours, switch.OURS: theirs}
         assert verdicts(switch.judge(swapped)) == [False] * 3 + [True] * 3 + [False] * 3
-        switch._draw(tmp_path, "toy", switch.QUICK, found, True)
-        assert is_picture(tmp_path / "switch.png")
-        assert len(switch._table(found).rows) == 8
+        assert is_picture(switch.draw("toy", found), tmp_path)
+        assert len(switch.table(found)) == 8
 
 
 class TestBaselines:
@@ -329,7 +351,7 @@ class TestBaselines:
         params, gradient = jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])
         known = (optax.sgd(0.1), optax.sgd(0.1, momentum=0.9), optax.adam(0.1))
         for kind, tx in enumerate(known):
-            mine = baselines.baseline({"rate": 0.1, "kind": float(kind)}, 1)
+            mine = baselines.baseline({"rate": 0.1, "kind": float(kind)})
             state, other = mine.init(params), tx.init(params)
             for _ in range(3):
                 updates, state = mine.update(gradient, state, params)
@@ -339,24 +361,67 @@ class TestBaselines:
     def test_run(self, toy, tmp_path, monkeypatch, untrained):
         asked = untrained(baselines)
         monkeypatch.setattr(baselines, "load", lambda *words: toy)
-        size = baselines.QUICK._replace(problems=(("mnist", None, 8, 8),))
-        monkeypatch.setattr(baselines, "QUICK", size)
-        result = baselines.run(tmp_path, True, SEEDS)
+        size = baselines.QUICK | {"problems": (("mnist|digits", None, 8, 8),)}
+        result = baselines.run(**size, seeds=SEEDS)
         assert asked == ["baselines", baselines.PUBLISHED, baselines.OURS]
         assert verdicts(result.claims) == [True] * 4
-        assert "toy for mnist" in result.tables[0].title
-        assert is_picture(tmp_path / "baselines.png")
+        assert "toy for mnist" in next(iter(result.tables))
+        assert is_picture(result.figure, tmp_path)
 
     def test_claims_can_fail(self):
-        def curves(loss, rate=None):
-            values = np.full((SEEDS, 4), loss)
-            return baselines.Curves(rate, np.arange(4), values, 1 - values)
-
-        found = {"SGD": curves(0.2, 0.1), "Adam": curves(0.1, 1e-3)}
-        found |= {baselines.PUBLISHED: curves(0.3), baselines.OURS: curves(0.1)}
+        found = {"SGD": invented([2.0] * SEEDS), "Adam": invented([1.0] * SEEDS)}
+        found |= {baselines.PUBLISHED: invented([3.0] * SEEDS), baselines.OURS: found["Adam"]}
         assert verdicts(baselines.judge("x", found)) == [False, False, True, True]
-        found[baselines.OURS] = curves(np.nan)
+        found[baselines.OURS] = invented([np.nan] * SEEDS)
         assert verdicts(baselines.judge("x", found))[2:] == [False, False]
+
+
+class TestOdeTradeoff:
+    def test_run(self, tmp_path, monkeypatch):
+        def train(problem, build, *, seeds, label, **budget):
+            weight = float(problem.name.rpartition(" ")[-1])
+            ends = {"test_cross_entropy": 0.1, "test_accuracy": 0.9}
+            ends["test_function_evaluations"] = 50 - 20 * weight
+            return [{name: np.full((seeds, 1), value) for name, value in ends.items()}]
+
+        monkeypatch.setattr(ode_tradeoff, "train", train)
+        result = ode_tradeoff.run(**ode_tradeoff.QUICK, seeds=SEEDS)
+        assert verdicts(result.claims) == [True] * 4
+        evaluations = result.data["derivative 3"][1.0]["test_function_evaluations"]
+        assert evaluations.tolist() == [30] * SEEDS
+        assert is_picture(result.figure, tmp_path)
+
+    def test_claims_can_fail(self):
+        ends = {"test_function_evaluations": np.ones(1)}
+        by_weight = {
+            weight: ends | {"test_cross_entropy": np.full(1, loss)}
+            for weight, loss in ((0.0, 1.0), (1e-2, 2.0), (1.0, 1.0))
+        }
+        assert verdicts(ode_tradeoff.judge({2: by_weight})) == [False, False]
+
+
+class TestLongRun:
+    def test_watches_to_the_end(self, monkeypatch):
+        monkeypatch.setattr(long_run, "READINGS", 4)
+        monkeypatch.setattr(long_run, "CHUNK", 5)
+        seen = long_run.watch(adameka(), jnp.bfloat16, 60)
+        assert seen["step"].tolist() == [15, 30, 45, 60]
+        assert seen["num_adaptations"][-1] == 59  # the first step measured is none
+        assert {len(values) for values in seen.values()} == {4}
+        assert np.all(np.isfinite(list(seen.values())))
+        assert seen["loss"][-1] < seen["loss"][0]
+
+    def test_verdicts_table_and_picture(self, tmp_path):
+        steady = dict.fromkeys((*long_run.STDS, "radius", "microseconds", "megabytes"), 1.0)
+        steady |= {"loss": 1.0, "arrays": 40.0, "num_rejected": 0.0}
+        readings = {name: np.full((1, 20), value) for name, value in steady.items()}
+        readings["step"] = np.arange(20.0)[None]
+        assert verdicts(long_run.judge("x", readings)) == [True] * 6
+        rising = {name: v * 10.0 ** readings["step"] for name, v in readings.items()}
+        rising |= {"step": readings["step"], "num_rejected": 1 + readings["num_rejected"]}
+        assert verdicts(long_run.judge("x", rising)) == [False] * 6
+        assert "1 → 1" in long_run.table({"x": readings}).loc["x"].tolist()
+        assert is_picture(long_run.draw({"x": readings, "y": rising}), tmp_path)
 
 
 class TestResNet:
@@ -378,9 +443,8 @@ class TestResNet:
         problem = classification("x", dataset, module, batch_size=8, epochs=1)
         tx = trainings.published()
 
-        def one_step():
-            params = problem.init(jax.random.key(0))
-            carry = lanes.Carry(params, tx.init(params), jax.random.key(1), jnp.int32(0))
-            return lanes.one_step(problem, tx)(carry, problem.data)[1]
+        def loss_of_one_step():
+            carry = start(problem, tx, jax.random.key(0))
+            return one_step(problem.losses, tx)(carry, problem.data)[1]["loss"]
 
-        assert jax.eval_shape(one_step).shape == ()
+        assert jax.eval_shape(loss_of_one_step).shape == ()

@@ -1,3 +1,4 @@
+import importlib
 import json
 import math
 import re
@@ -5,30 +6,47 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from mekax.experiments import reproductions
-from mekax.experiments.reproductions import Claim, Entry, Reproduction, Table, drawing
-from mekax.experiments.reproductions.claims import check
+from mekax.experiments.plots import figure
+from mekax.experiments.reproductions import REPRODUCTIONS, Entry
+from mekax.experiments.reproductions.claims import Claim, Reproduction, check, check_ratio
 
 
 @pytest.fixture
-def example(monkeypatch):
+def enter(monkeypatch):
+    """Make a row the only one."""
+
+    def enter(entry):
+        for name in tuple(REPRODUCTIONS):
+            monkeypatch.delitem(REPRODUCTIONS, name)
+        monkeypatch.setitem(REPRODUCTIONS, "x-y", entry)
+
+    return enter
+
+
+@pytest.fixture
+def example(monkeypatch, enter):
     """Put an example in the place of the real ones; returns what it was called with."""
     calls = []
 
-    def run(out, quick, seeds, report):
-        calls.append((out, quick, seeds))
-        claims = [
-            Claim("the slope is at most −0.8", -0.95, (-1.0, -0.9), True),
-            Claim("the ratio is at least 50", 20.0, None, not quick),
-        ]
-        tables = [Table("<script>", ("a", "b"), [("[1]", "2")])]
-        settings = {"dimension": 2} if not quick else {"quick": True}
-        return Reproduction(settings, {"x": np.arange(2), "y": math.inf}, claims, tables)
+    def run(dimension, *, seeds):
+        calls.append((dimension, seeds))
+        return Reproduction(
+            figure(2, 2),
+            claims=[
+                Claim("the slope is at most −0.8", -0.95, (-1.0, -0.9), True),
+                Claim("the ratio is at least 50", 20.0, None, dimension > 2),
+            ],
+            data={"x": np.arange(2), "y": math.inf},
+            tables={"<script>": pd.DataFrame({"b": [2.0]}, index=pd.Index(["[1]"], name="a"))},
+        )
 
-    package = reproductions.__name__
-    monkeypatch.setitem(sys.modules, f"{package}.example", SimpleNamespace(run=run))
-    monkeypatch.setattr(reproductions.registry, "REPRODUCTIONS", {"x-y": Entry("-", "example")})
+    sizes = {"FULL": {"dimension": 20}, "QUICK": {"dimension": 2}}
+    module = SimpleNamespace(run=run, BOUND=3.0, NAMES={}, **sizes)
+    monkeypatch.setitem(sys.modules, f"{reproductions.__name__}.x_y", module)
+    enter(Entry("-"))
     return calls
 
 
@@ -37,9 +55,9 @@ def test_verdicts_are_written_and_shown(mekax, tmp_path, example):
     result = mekax("reproduce", "x-y", "--seeds", "3", "--out", str(out))
     assert result.exit_code == 0, result.output
     assert "the slope is at most −0.8" in result.output
-    assert example == [(out, False, 3)]
+    assert example == [(20, 3)]
     content = json.loads((out / "x-y.json").read_text(), parse_constant=pytest.fail)
-    assert content["settings"] == {"dimension": 2}
+    assert content["settings"] == {"bound": 3.0, "dimension": 20}
     assert content["asked"] == {"quick": False, "seeds": 3, "device": None}
     assert content["data"] == {"x": [0, 1], "y": None}
     assert content["claims"][0] == {
@@ -48,13 +66,16 @@ def test_verdicts_are_written_and_shown(mekax, tmp_path, example):
         "interval": [-1.0, -0.9],
         "holds": True,
     }
+    assert content["tables"] == [
+        {"title": "<script>", "header": ["a", "b"], "rows": [["[1]", "2"]]}
+    ]
     assert content["versions"]["jax"]
+    assert (out / "x-y.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_complete_is_not_run_again(mekax, tmp_path, example):
     words = ["reproduce", "x-y", "--seeds", "3", "--out", str(tmp_path / "out")]
     assert mekax(*words).exit_code == 0
-    (tmp_path / "out" / "x-y.png").touch()
     again = mekax(*words)
     assert again.exit_code == 0
     assert len(example) == 1
@@ -66,11 +87,10 @@ def test_what_is_complete_is_not_run_again(mekax, tmp_path, example):
 
 
 def test_what_was_interrupted_restarts(mekax, tmp_path, example, monkeypatch):
-    def stop(out, quick, seeds, report):
-        (out / "x-y.png").touch()
+    def stop(dimension, *, seeds):
         raise KeyboardInterrupt
 
-    module = sys.modules[f"{reproductions.__name__}.example"]
+    module = sys.modules[f"{reproductions.__name__}.x_y"]
     whole = module.run
     monkeypatch.setattr(module, "run", stop)
     words = ["reproduce", "x-y", "--out", str(tmp_path / "out")]
@@ -79,7 +99,7 @@ def test_what_was_interrupted_restarts(mekax, tmp_path, example, monkeypatch):
     assert "continues" in stopped.output
     monkeypatch.setattr(module, "run", whole)
     assert mekax(*words).exit_code == 0
-    assert example == [(tmp_path / "out", False, 10)]
+    assert example == [(20, 10)]
 
 
 def test_damaged_results_are_not_overwritten(mekax, tmp_path, example):
@@ -94,20 +114,20 @@ def test_a_claim_that_does_not_hold_fails(mekax, tmp_path, example):
     result = mekax("reproduce", "x-y", "--quick", "--out", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert "does not hold" in result.output
-    assert example[0][1:] == (True, 3)
+    assert example == [(2, 3)]
 
 
 def test_bounds_of_a_claim():
     assert check("at most 2", [1.0, 2.0], at_most=2).holds
     assert not check("an invented one: at least 2", [1.0, 2.0], at_least=2).holds
-    geometric = check("a ratio", [1.0, 100.0], at_most=11, ratio=True)
+    geometric = check_ratio("a ratio", [1.0, 100.0], at_most=11)
     assert geometric.holds
     assert geometric.measured == pytest.approx(10)
     assert geometric.interval == pytest.approx((1, 100))
     for broken in ([1.0, math.nan], [math.inf]):
-        claim = check("whatever is infinite", broken)
-        assert not claim.holds
-        assert claim.interval is None
+        for claim in (check("whatever is infinite", broken), check_ratio("likewise", broken)):
+            assert not claim.holds
+            assert claim.interval is None
 
 
 @pytest.mark.parametrize(("device", "words"), [("toaster", "cpu, gpu, tpu"), ("cpu:99", "sees")])
@@ -124,13 +144,9 @@ def test_device_is_used(mekax, tmp_path, example):
     assert json.loads((tmp_path / "x-y.json").read_text())["device"]["platform"] == "cpu"
 
 
-def test_report_of_all_is_one_file_with_escaped_text(mekax, tmp_path, example, monkeypatch):
-    registry = reproductions.registry
-    monkeypatch.setattr(registry, "REPRODUCTIONS", {"x-y": Entry("a <b>bold</b> idea", "example")})
-    figure = drawing.figure("a picture", True, 2, 2)
-    drawing.save(figure, tmp_path, "x-y")
-    out = str(tmp_path)
-    result = mekax("reproduce", "all", "--quick", "--out", out)
+def test_report_of_all_is_one_file_with_escaped_text(mekax, tmp_path, example, enter):
+    enter(Entry("a <b>bold</b> idea"))
+    result = mekax("reproduce", "all", "--quick", "--out", str(tmp_path))
     assert result.exit_code == 1
     page = (tmp_path / "report.html").read_text()
     assert "a &lt;b&gt;bold&lt;/b&gt; idea" in page
@@ -142,12 +158,17 @@ def test_report_of_all_is_one_file_with_escaped_text(mekax, tmp_path, example, m
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
 
 
-def test_absent_data(mekax, tmp_path, example, monkeypatch):
-    entry = Entry("-", "example", ("mnist",))
-    monkeypatch.setattr(reproductions.registry, "REPRODUCTIONS", {"x-y": entry})
+def test_absent_data(mekax, tmp_path, example, enter):
+    enter(Entry("-", ("mnist",)))
     full = mekax("reproduce", "x-y", "--out", str(tmp_path / "full"))
     assert full.exit_code == 2
     assert "prepared dataset 'mnist'" in full.output
     quick = mekax("reproduce", "x-y", "--quick", "--out", str(tmp_path / "quick"))
     assert "digits stand in" in quick.output
     assert len(example) == 1
+
+
+def test_every_row_has_a_file_with_sizes():
+    for name in REPRODUCTIONS:
+        module = importlib.import_module(f"{reproductions.__name__}.{name.replace('-', '_')}")
+        assert module.FULL.keys() == module.QUICK.keys()

@@ -1,0 +1,300 @@
+"""`mekax reproduce`: run what a folder does not hold yet, and say which claims hold.
+
+Importing this module imports no jax: the input is checked first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import data, results
+from ..errors import UsageError, output_folder, positive_integer, unknown_name
+from . import ALL, REPRODUCTIONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+SCHEMA = 2  # of the files
+DEVICES = ("cpu", "gpu", "tpu")
+Content = Mapping[str, Any]  # of the file of a reproduction
+
+
+def reproduce(
+    names: Sequence[str],
+    quick: bool,
+    seeds: str | None,
+    device: str | None,
+    out: str | None,
+    console: Console,
+    command: Sequence[str] = (),
+) -> bool:
+    """Run each reproduction that the folder does not hold yet, and print its verdicts.
+
+    The file of each is written as soon as it is done, so that what was interrupted can go on.
+
+    Args:
+      names: of reproductions, or `all`, which also makes a report.
+      quick: whether to run the smaller versions.
+      seeds: number of repetitions as typed, or None for the default of each.
+      device: `cpu`, `gpu`, `tpu`, or one of several as `gpu:1`; or None for JAX's choice.
+      out: folder of results, or None for a new one.
+      console: where to print.
+      command: what was typed, for the record.
+
+    Returns:
+      Whether every claim of every reproduction holds.
+
+    Raises:
+      UsageError: for the first thing that cannot work, before long work.
+    """
+    chosen = check_names(names)
+    typed = seeds and positive_integer("--seeds", seeds)
+    asked = {}
+    for name in chosen:
+        entry = REPRODUCTIONS[name]
+        repetitions = typed or (entry.quick_seeds if quick else entry.seeds)
+        asked[name] = {"quick": quick, "seeds": repetitions, "device": device}
+    computing = on_device(device)
+    remarks = check_data(chosen, quick)
+    words = ALL if ALL in names else "+".join(chosen)
+    folder = output_folder(out or f"results/{words}-{datetime.now():%Y%m%d-%H%M%S}")
+    for name in chosen:
+        finished(name, folder, asked[name])  # complains about other settings, before work
+    for remark in remarks:
+        console.print(remark, highlight=False)
+    holds = True
+    try:
+        with computing:
+            for name in chosen:
+                content = finished(name, folder, asked[name])
+                if content is not None:
+                    console.print(f"{name}: already there", highlight=False)
+                else:
+                    content = run(name, folder, asked[name], command, console)
+                show(content, console)
+                _print_path("Results", folder / f"{name}.json", console)
+                holds = holds and all(claim["holds"] for claim in content["claims"])
+    except KeyboardInterrupt:
+        words = f"Interrupted; the same command with --out {folder} continues."
+        console.print(words, highlight=False, soft_wrap=True)
+        raise
+    if ALL in names:
+        from . import report
+
+        _print_path("Report", report.write(folder, chosen), console)
+    return holds
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The reproductions to run, each once.
+
+    Raises:
+      UsageError: if there are none, or one is unknown.
+    """
+    if not names:
+        listed = "; ".join(f"{name} ({e.description})" for name, e in REPRODUCTIONS.items())
+        raise UsageError(
+            f"expected the name of at least one reproduction, got none. Known names: {listed}; "
+            f"{ALL} (all of them, and a report)."
+        )
+    for name in names:
+        if name not in REPRODUCTIONS and name != ALL:
+            raise unknown_name("a reproduction", name, (*REPRODUCTIONS, ALL))
+    return tuple(REPRODUCTIONS) if ALL in names else tuple(dict.fromkeys(names))
+
+
+def on_device(text: str | None) -> AbstractContextManager:
+    """A context in which everything is computed on `cpu`, `gpu`, `tpu` or, of several, `gpu:1`.
+
+    Raises:
+      UsageError: if it is none of these, or JAX does not see that device.
+    """
+    if text is None:
+        return nullcontext()
+    kind, _, number = text.partition(":")
+    if kind not in DEVICES or not (number or "0").isdecimal():
+        raise UsageError(
+            f"expected --device to be {', '.join(DEVICES)}, or one of several as gpu:1, got "
+            f"{text!r}. Leave it out for the device that JAX chooses."
+        )
+    import jax
+
+    try:
+        devices = jax.devices(kind)
+    except RuntimeError:  # no such kind
+        devices = []
+    if int(number or 0) >= len(devices):
+        raise UsageError(
+            f"expected --device to be one that JAX sees, got {text}, and it sees "
+            f"{', '.join(map(str, jax.devices()))}. Install JAX for that device, or leave "
+            "--device out."
+        )
+    return jax.default_device(devices[int(number or 0)])
+
+
+def check_data(names: Sequence[str], quick: bool) -> list[str]:
+    """Make sure that the data are there; returns lines about what will stand in for absent ones.
+
+    Raises:
+      UsageError: if the full version of one of them needs data that are absent.
+    """
+    remarks = []
+    for dataset in sorted({dataset for n in names for dataset in REPRODUCTIONS[n].datasets}):
+        try:
+            data.find(dataset)
+        except UsageError:
+            if not quick:
+                raise
+            root, origin = data.locate(None)
+            remarks.append(
+                f"No prepared {dataset} in {root} ({origin}): digits stand in for it, and every "
+                "picture says so."
+            )
+    return remarks
+
+
+def finished(name: str, out: Path, asked: Mapping[str, Any]) -> Content | None:
+    """The content of `NAME.json`, which is written last of all; None if there is no such file.
+
+    Raises:
+      UsageError: if it answers another question, or cannot be understood.
+    """
+    path = out / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema, before = content["schema"], content["asked"]
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema}, expected {SCHEMA}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"expected {path} to be a result of this version, but it cannot be understood "
+            f"({type(error).__name__}: {error}). Choose another --out, or move that file away."
+        ) from error
+    differences = [
+        f"{key} was {before.get(key)}, is now {value}"
+        for key, value in asked.items()
+        if before.get(key) != value
+    ]
+    if differences:
+        raise UsageError(
+            f"expected --out to be a folder without earlier results of other settings, but in "
+            f"{path} {', '.join(differences)}. Choose another folder, or move that file away."
+        )
+    return content
+
+
+def run(
+    name: str, out: Path, asked: Mapping[str, Any], command: Sequence[str], console: Console
+) -> Content:
+    """Run a reproduction and write `NAME.png` and, last, `NAME.json`; returns the latter."""
+    module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+    version, size = ("quick", module.QUICK) if asked["quick"] else ("full", module.FULL)
+    with console.status(name) as status, _messages(lambda text: status.update(f"{name}: {text}")):
+        result = module.run(**size, seeds=asked["seeds"])
+    result.figure.suptitle(f"{result.figure.get_suptitle()} ({version} version)", fontsize=11)
+    result.figure.savefig(out / f"{name}.png", dpi=100, facecolor="white")
+    content = {
+        "schema": SCHEMA,
+        "reproduction": name,
+        "asked": asked,
+        "command": command,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": results.versions(),
+        "device": results.device(),
+        "settings": {**_constants(module), **size, **result.settings},
+        "claims": [asdict(claim) for claim in result.claims],
+        "tables": [_as_text(title, table) for title, table in result.tables.items()],
+        "data": _short(result.data),
+    }
+    results.write_json(out / f"{name}.json", content)
+    return results.plain(content)
+
+
+@contextmanager
+def _messages(show: Callable[[str], None]) -> Iterator[None]:
+    """Show what the reproductions log."""
+    log, handler = logging.getLogger(__package__), logging.Handler()
+    handler.emit = lambda record: show(record.getMessage())
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _constants(module: Any) -> dict[str, Any]:
+    """What a module is written with, by lower-case name: its results depend on it."""
+    return {
+        name.lower(): value
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int | float | tuple)
+    }
+
+
+def _as_text(title: str, table: pd.DataFrame) -> dict[str, Any]:
+    """A table with three digits of every number."""
+    frame = table.reset_index()
+    rows = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in frame.values]
+    return {"title": title, "header": list(frame), "rows": rows}
+
+
+def _short(values: Any) -> Any:
+    """The same numbers with four digits, which keeps files small and is enough to draw from."""
+    if isinstance(values, Mapping):
+        return {name: _short(value) for name, value in values.items()}
+    plain = results.plain(values)
+    if isinstance(plain, list):
+        return [_short(value) for value in plain]
+    return float(f"{plain:.4g}") if isinstance(plain, float) else plain
+
+
+def tables(content: Content) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Titles and tables of a result, as text; the last one is that of the claims."""
+    import pandas as pd
+
+    for table in content["tables"]:
+        yield table["title"], pd.DataFrame(table["rows"], columns=table["header"])
+    rows = [
+        (
+            claim["statement"],
+            "–" if claim["measured"] is None else f"{claim['measured']:.4g}",
+            "–" if claim["interval"] is None else "[{:.3g}, {:.3g}]".format(*claim["interval"]),
+            "holds" if claim["holds"] else "does not hold",
+        )
+        for claim in content["claims"]
+    ]
+    header = ["claim", "measured", "95 % interval", "verdict"]
+    yield content["reproduction"], pd.DataFrame(rows, columns=header)
+
+
+def show(content: Content, console: Console) -> None:
+    """Print the tables and the verdicts."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    for title, frame in tables(content):
+        table = Table(title=escape(title), title_justify="left")
+        for index, heading in enumerate(frame):
+            table.add_column(escape(str(heading)), justify="right" if index else "left")
+        for row in frame.itertuples(index=False):
+            failed = row[-1] == "does not hold"
+            table.add_row(*map(escape, row), style="red" if failed else None)
+        console.print(table)
+
+
+def _print_path(what: str, path: Path, console: Console) -> None:
+    console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
