@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
