@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from click.testing import CliRunner
-from mekax.experiments import cli
-from mekax.experiments.problems import Problem
+from mekax.experiments import cli, results
+from mekax.experiments.problem import Problem
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,9 @@ def comparison(tmp_path_factory):
     result = CliRunner().invoke(cli.main, [*words.split(), str(out)])
     assert result.exit_code == 0, result.output
     content = json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
-    return SimpleNamespace(out=out, text=result.output, content=content, runs=content["runs"])
+    jobs, damaged = results.jobs(out)
+    assert not damaged
+    return SimpleNamespace(out=out, text=result.output, content=content, jobs=jobs)
 
 
 @pytest.fixture

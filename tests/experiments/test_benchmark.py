@@ -1,25 +1,25 @@
+"""`mekax benchmark`: jobs that are shared, killed, continued, and carried by other backends."""
+
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
-import jax
-import jax.numpy as jnp
-import optax
 import pytest
-from mekax.experiments import cli, lanes
-from mekax.experiments.benchmark import methods, options, run, store, suite, work
+from mekax.experiments import benchmark, cli, registry, results, suite
+from mekax.experiments.errors import UsageError
+from mekax.experiments.registry import OPTIMIZERS
 
-SMALL = "benchmark quadratic --profile smoke --batch-size 32 --methods sgd adameka dowg --out"
-PLACES = {"sgd": {"last"}, "dowg": {"last"}, "adameka": {"last", "average"}}
+SMALL = "benchmark quadratic --profile smoke --batch-size 32 --optimizers sgd adameka dowg --out"
+ITERATES = {"sgd": {"last"}, "dowg": {"last"}, "adameka": {"last", "average"}}
 
-# The command line, but killed: at a call of progress, with a unit unwritten, or half written.
+# The command line, but killed: at a call of progress, with a job unwritten, or half written.
 RUN_KILLED = """
 import os, signal, sys
-from mekax.experiments import files
-from mekax.experiments.benchmark import store, work
+from mekax.experiments import benchmark, results
 point, count = sys.argv.pop(1).split(",")
 left = int(count)
 def kill():
@@ -27,20 +27,20 @@ def kill():
     left -= 1
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
-write, replace, do = store.Store.write, files.Path.replace, work._Bench.do
+train, write, replace = benchmark._train, results.write, results.Path.replace
 if point == "progress":
-    def watched(self, unit, progress):
-        return do(self, unit, lambda part: (progress(part), kill()))
-    work._Bench.do = watched
+    def watched(job, problem, folder, progress):
+        return train(job, problem, folder, lambda now: (progress(now), kill()))
+    benchmark._train = watched
 if point == "write":
-    store.Store.write = lambda *arguments: (kill(), write(*arguments))
+    results.write = lambda *arguments: (kill(), write(*arguments))
 if point == "replace":
     def replaced(self, target):
-        if target.parent.parent.name == "units":
+        if "jobs" in target.parts:
             self.write_text(self.read_text()[:100])
             kill()
         return replace(self, target)
-    files.Path.replace = replaced
+    results.Path.replace = replaced
 from mekax.experiments.cli import main
 main()
 """
@@ -49,19 +49,19 @@ main()
 RUN_SHARED = """
 import os, sys, time
 from pathlib import Path
-from mekax.experiments.benchmark import run, store, work
+from mekax.experiments import benchmark, results
 folder = Path(sys.argv.pop(1))
-write, real = store.Store.write, work.work
-def logged(self, unit, content):
+write, run = results.write, benchmark._run
+def logged(path, *arguments):
     with (folder / "log").open("a") as file:
-        file.write(f"{os.getpid()} {unit.cell.name} {unit.method}\\n")
-    write(self, unit, content)
+        file.write(f"{os.getpid()} {path.stem}\\n")
+    write(path, *arguments)
 def together(*arguments):
     (folder / f"ready-{os.getpid()}").touch()
     while len(list(folder.glob("ready-*"))) < 2:
         time.sleep(0.01)
-    return real(*arguments)
-store.Store.write, run.work = logged, together
+    return run(*arguments)
+results.write, benchmark._run = logged, together
 from mekax.experiments.cli import main
 main()
 """
@@ -76,23 +76,30 @@ def env(tmp_path_factory):
     }
 
 
+def run_it(env, *words, script="from mekax.experiments.cli import main; main()", status=0):
+    command = [sys.executable, "-c", script, *map(str, words)]
+    process = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert process.returncode == status, process.stdout + process.stderr
+    return process
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, env):
     """A benchmark from begin to end in one process."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    main = "from mekax.experiments.cli import main; main()"
-    command = [sys.executable, "-c", main, *SMALL.split(), str(out)]
-    result = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return out, result.stdout
+    return out, run_it(env, *SMALL.split(), out, "--jobs", "1").stdout
 
 
 def contents(out):
-    """Every unit, timings apart."""
+    """Every job, without what depends on the clock."""
     found = {}
-    for path in sorted((out / "units").glob("*/*.json")):
+    for path in sorted((out / "jobs").glob("*/*.json")):
         content = json.loads(path.read_text(), parse_constant=pytest.fail)
-        content.pop("timing")
+        for name in ("timing", "compile_seconds"):
+            content.pop(name)
+        content["evaluations"].pop("seconds")
+        for one in content["runs"]:
+            one.pop("seconds")
         found[f"{path.parent.name}/{path.name}"] = content
     return found
 
@@ -105,9 +112,10 @@ def test_report(whole):
         "summary.json",
         "ratios.png",
         "curves",
-        "units",
-        "locks",
+        "jobs",
+        "claims",
     }
+    assert not list((out / "claims").iterdir())
     assert (out / "curves" / "quadratic-32.png").stat().st_size > 10_000
     assert "quadratic · batch 32 · dowg: done (3 of 3" in text
     assert "The sweep of sgd: 9 settings" in text
@@ -115,79 +123,117 @@ def test_report(whole):
     for label in ("sgd default", "sgd best", "adameka+average", "dowg"):
         assert f"| {label}" in document
     content = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
-    rows = content["cells"]["quadratic-32"]["rows"]
-    assert content["cells"]["quadratic-32"]["best_baseline"] == "sgd best"
-    assert rows["sgd best"]["to_best"]["mean"] == 1
-    assert rows["adameka"]["final"]["train_loss"]["mean"] > 0
+    workload = content["workloads"]["quadratic-32"]
+    assert workload["best_baseline"] == "sgd best"
+    assert workload["rows"]["sgd best"]["to_best"]["mean"] == 1
+    assert workload["rows"]["adameka"]["final"]["train_loss"]["mean"] > 0
 
 
-def test_units(whole):
+def test_jobs(whole):
     found = contents(whole[0])
     assert [path.partition("/")[2] for path in found] == ["adameka.json", "dowg.json", "sgd.json"]
-    for unit in found.values():
-        assert {r["place"] for r in unit["runs"]} == PLACES[unit["method"]]
-        for record in unit["runs"]:
-            assert record["looks"] == [10, 20, 30, 40]
-            assert {len(values) for values in record["measures"].values()} == {4}
-    counts = Counter(r["seed"] for r in found["quadratic-32/sgd.json"]["runs"])
-    assert counts == {0: 9, 1: 2}  # the grid at one seed; the default and the best at both
-    ours = [r for r in found["quadratic-32/adameka.json"]["runs"] if r["place"] == "last"]
-    assert all(len(r["gauges"]["step_size"]) == 4 for r in ours)
+    for job in found.values():
+        evaluations = job["evaluations"]
+        assert set(evaluations["iterate"]) == ITERATES[job["optimizer"]]
+        assert set(evaluations["step"]) == {10, 20, 30, 40}
+        counts = Counter(zip(evaluations["run"], evaluations["iterate"], strict=True))
+        assert set(counts.values()) == {4}
+    counts = Counter(run["seed"] for run in found["quadratic-32/sgd.json"]["runs"])
+    assert counts[0] == 9  # the grid at one seed; the default and the best at both
+    assert counts[1] in (1, 2)
+    assert "step_size" in found["quadratic-32/adameka.json"]["evaluations"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 def test_killed_benchmark_continues(whole, env, tmp_path):
     out = tmp_path / "out"
     done = []
-    for point in ("progress,3", "write,1", "replace,1", "progress,15", "write,2"):
-        process = subprocess.run(
-            [sys.executable, "-c", RUN_KILLED, point, *SMALL.split(), str(out)],
-            env=env,
-            capture_output=True,
-            text=True,
-        )
-        assert process.returncode == -signal.SIGKILL, process.stdout + process.stderr
+    for point in ("progress,3", "write,1", "replace,1", "write,2"):
+        words = (point, *SMALL.split(), out, "--jobs", "1")
+        run_it(env, *words, script=RUN_KILLED, status=-signal.SIGKILL)
         done.append(len(contents(out)))
-    assert done == [0, 0, 0, 1, 2]
-    command = [sys.executable, "-c", RUN_KILLED, "never,0", *SMALL.split(), str(out)]
-    process = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert "Continuing: 2 of 3 units are finished." in process.stdout
+    assert done == [0, 0, 0, 1]
+    words = ("never,0", *SMALL.split(), out, "--jobs", "1")
+    process = run_it(env, *words, script=RUN_KILLED)
+    assert "Continuing: 1 of 3 jobs are finished." in process.stdout
     assert contents(out) == contents(whole[0])
-    assert not list(out.glob("units/*/*.tmp"))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="locks of Unix")
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_a_killed_job_continues_within(whole, env, tmp_path):
+    """Checkpoints are of jobs as well; here at every chance."""
+    often = RUN_KILLED.replace(
+        "from mekax.experiments.cli",
+        "from mekax.experiments import checkpoint\n"
+        "checkpoint.SECONDS, checkpoint._SHARE = 0.0, 1e9\n"
+        "from mekax.experiments.cli",
+    )
+    out = tmp_path / "out"
+    words = (*SMALL.split(), out, "--jobs", "1")
+    run_it(env, "progress,4", *words, script=often, status=-signal.SIGKILL)
+    assert list(out.glob("checkpoint/quadratic-32-sgd-*/group-0/*"))
+    run_it(env, "never,0", *words, script=often)
+    assert contents(out) == contents(whole[0])
+    assert not list(out.glob("checkpoint/*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="identities of processes of Unix")
 def test_two_processes_share_the_work(whole, env, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-c", RUN_SHARED, str(tmp_path), *SMALL.split(), str(out)]
+    words = (str(tmp_path), *SMALL.split(), str(out), "--jobs", "1")
+    command = [sys.executable, "-c", RUN_SHARED, *words]
     processes = [
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     texts = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(line[2] for line in log) == ["adameka", "dowg", "sgd"]
+    assert sorted(line[1] for line in log) == ["adameka", "dowg", "sgd"]
     assert len({line[0] for line in log}) == 2
     assert all("Report:" in text for text in texts)
     assert contents(out) == contents(whole[0])
 
 
-def test_jobs_share_the_work(whole, env, tmp_path):
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_processes_share_the_work(whole, env, tmp_path, backend):
+    if backend == "dask":
+        pytest.importorskip("distributed")
     out = tmp_path / "out"
-    command = [sys.executable, "-c", RUN_KILLED, "never,0", *SMALL.split(), str(out), "--jobs", "2"]
+    script = "from mekax.experiments.cli import main\nif __name__ == '__main__':\n    main()"
+    file = tmp_path / "main.py"  # dask starts its processes from a file
+    file.write_text(script)
+    words = (*SMALL.split(), out, "--jobs", "2", "--backend", backend)
+    command = [sys.executable, str(file), *map(str, words)]
     process = subprocess.run(command, env=env, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert not process.stderr
+    assert "Traceback" not in process.stderr
     assert contents(out) == contents(whole[0])
+
+
+def test_claims(tmp_path):
+    claim = tmp_path / "claims" / "one"
+    assert benchmark._take(claim)
+    assert not benchmark._take(claim)  # this process is alive
+    claim.write_text(f"{benchmark.platform.node()} 999999999")
+    assert benchmark._take(claim)  # that one is not
+    claim.write_text("elsewhere 1")
+    assert not benchmark._take(claim)
+    old = time.time() - 2 * benchmark._FOREIGN
+    os.utime(claim, (old, old))
+    assert benchmark._take(claim)
 
 
 @pytest.fixture
 def fast(monkeypatch, parabola):
     """A problem that takes no time, under a known name."""
-    monkeypatch.setattr(work.problems, "load", lambda name, source: parabola)
-    monkeypatch.setattr(work.timing, "clock", lambda *arguments: lambda: 1.0)
-    return "benchmark quadratic --profile smoke --batch-size 4 --methods momo_adam dowg --out"
+    monkeypatch.setattr(registry, "load", lambda name, source: parabola)
+    monkeypatch.setattr(benchmark, "clock", lambda *arguments: lambda: 1.0)
+    benchmark._load.cache_clear()
+    yield (
+        "benchmark quadratic --profile smoke --batch-size 4 --jobs 1 --optimizers momo_adam dowg "
+        "--out"
+    )
+    benchmark._load.cache_clear()
 
 
 def test_finished_benchmark_is_only_shown_again(mekax, fast, tmp_path, monkeypatch):
@@ -197,7 +243,7 @@ def test_finished_benchmark_is_only_shown_again(mekax, fast, tmp_path, monkeypat
     before = contents(out)
     (out / "benchmark.md").unlink()
     (out / "curves" / "quadratic-4.png").unlink()
-    monkeypatch.setattr(work, "compile_lanes", pytest.fail)
+    monkeypatch.setattr(benchmark, "do", pytest.fail)
     second = mekax(*fast.split(), str(out))
     assert second.exit_code == 0, second.output
     assert contents(out) == before
@@ -205,41 +251,50 @@ def test_finished_benchmark_is_only_shown_again(mekax, fast, tmp_path, monkeypat
     assert (out / "curves" / "quadratic-4.png").exists()
 
 
-def test_methods_are_added_later(mekax, fast, tmp_path):
+def test_optimizers_are_added_later(mekax, fast, tmp_path):
     out = tmp_path / "out"
     assert mekax(*fast.split(), str(out)).exit_code == 0
-    kept = (out / "units" / "quadratic-4" / "momo_adam.json").stat()
-    words = fast.replace("dowg", "prodigy")
-    result = mekax(*words.split(), str(out))
+    kept = (out / "jobs" / "quadratic-4" / "momo_adam.json").stat()
+    result = mekax(*fast.replace("dowg", "prodigy").split(), str(out))
     assert result.exit_code == 0, result.output
     assert "Continuing: 1 of 2" in result.output
-    assert (out / "units" / "quadratic-4" / "momo_adam.json").stat() == kept
+    assert (out / "jobs" / "quadratic-4" / "momo_adam.json").stat() == kept
 
 
-def test_units_of_other_code_are_done_again(mekax, fast, tmp_path, monkeypatch):
+def test_jobs_of_other_code_are_done_again(mekax, fast, tmp_path, monkeypatch):
     out = tmp_path / "out"
     words = fast.replace("dowg", "ei-momentum")
     assert mekax(*words.split(), str(out)).exit_code == 0
-    monkeypatch.setattr(store, "our_code", lambda: "other")
+    monkeypatch.setattr(benchmark, "our_code", lambda: "other")
     result = mekax(*words.split(), str(out))
     assert "Continuing: 1 of 2" in result.output
-    codes = {unit["method"]: unit["inputs"]["code"] for unit in contents(out).values()}
+    codes = {job["optimizer"]: job["inputs"]["code"] for job in contents(out).values()}
     assert codes == {"momo_adam": None, "ei-momentum": "other"}
 
 
-def test_interrupted_benchmark_continues(mekax, fast, tmp_path, monkeypatch):
-    out, real = tmp_path / "out", work._Bench.do
+def test_damaged_jobs_are_done_again(mekax, fast, tmp_path):
+    out = tmp_path / "out"
+    assert mekax(*fast.split(), str(out)).exit_code == 0
+    before = contents(out)
+    path = out / "jobs" / "quadratic-4" / "dowg.json"
+    path.write_text(path.read_text()[:100])
+    assert mekax(*fast.split(), str(out)).exit_code == 0
+    assert contents(out) == before
 
-    def do(self, unit, progress):
-        if unit.method == "dowg":
+
+def test_interrupted_benchmark_continues(mekax, fast, tmp_path, monkeypatch):
+    out, real = tmp_path / "out", benchmark._train
+
+    def interrupted(job, *arguments):
+        if job.optimizer == "dowg":
             raise KeyboardInterrupt
-        return real(self, unit, progress)
+        return real(job, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(work._Bench, "do", do)
+        patched.setattr(benchmark, "_train", interrupted)
         result = mekax(*fast.split(), str(out))
     assert result.exit_code == cli.INTERRUPTED
-    assert "1 of 2 units are finished" in result.output.replace("\n", " ")
+    assert "1 of 2 jobs are finished" in result.output.replace("\n", " ")
     assert f"--out {out}" in result.output
     assert not (out / "benchmark.md").exists()
     result = mekax(*fast.split(), str(out))
@@ -249,62 +304,48 @@ def test_interrupted_benchmark_continues(mekax, fast, tmp_path, monkeypatch):
 
 def test_other_device_is_refused(mekax, fast, tmp_path, monkeypatch):
     assert mekax(*fast.split(), str(tmp_path)).exit_code == 0
-    monkeypatch.setattr(run.files, "device", lambda: {"platform": "toaster"})
+    monkeypatch.setattr(results, "device", lambda: {"platform": "toaster"})
     result = mekax(*fast.split(), str(tmp_path))
     assert result.exit_code == 2
     assert "is now toaster" in result.output
 
 
 def test_divergence_is_reported(mekax, fast, tmp_path, monkeypatch):
-    away = optax.with_extra_args_support(optax.sgd(1e9))
-    monkeypatch.setattr(methods, "_peer", lambda name: away)
+    away = registry._other("dowg", lambda v: v.optax.sgd(1e9), "")
+    monkeypatch.setitem(OPTIMIZERS, "dowg", away)
     result = mekax(*fast.split(), str(tmp_path))
     assert result.exit_code == 0, result.output
     assert "2 of 2 diverged" in (tmp_path / "benchmark.md").read_text()
 
 
-@pytest.mark.parametrize("name", methods.KNOWN)
-def test_every_method_can_be_called_alike(name, parabola):
-    method, setting = methods.build(name), methods.settings(name, (0.01,))[0]
-
-    def step(key):
-        params = parabola.init(key)
-        tx = method.build(setting, 10)
-        one = lanes.one_step(parabola, tx)
-        carry = lanes.Carry(params, tx.init(params), key, jnp.zeros((), jnp.int32))
-        carry, _ = one(carry, parabola.data)
-        return carry.params, [place(carry.state, carry.params) for place in method.places.values()]
-
-    params, places = jax.eval_shape(step, jax.random.key(0))
-    for place in places:
-        assert jax.tree.structure(place) == jax.tree.structure(params)
-
-
-def test_schedules():
-    budget = 10
-    grads = {"w": jnp.array(1.0)}
-    for number, expected in enumerate(([1, 1], [1, 0.1], [1, 0.024472])):
-        tx = methods._baseline("sgd", {"rate": 1.0, "schedule": float(number)}, budget)
-        state = tx.init(grads)
-        steps = []
-        for _ in range(budget):
-            updates, state = tx.update(grads, state, grads, value_fn=None, value=0.0)
-            steps.append(-float(updates["w"]))
-        assert [steps[0], steps[-1]] == pytest.approx(expected, rel=1e-3)
-
-
 def test_profiles_are_sound():
     for profile in suite.PROFILES.values():
-        for cell in suite.cells(profile):
-            assert cell.steps % profile.looks == 0
+        for workload in suite.workloads(profile):
+            assert workload.steps % profile.evaluations == 0
         assert profile.sweep_seeds <= profile.seeds
-        for kind in methods.BASELINES:
-            rates = suite.rates(profile, kind)
-            assert len(set(rates)) == profile.rates
-    assert len(suite.cells(suite.PROFILES["standard"])) == 16
+        for optimizer in registry.group("baseline"):
+            found = suite.settings(profile, optimizer)
+            assert optimizer.default in found
+            assert len({one["learning_rate"] for one in found}) in (
+                profile.rates,
+                profile.rates + 1,
+            )
+    assert len(suite.workloads(suite.PROFILES["standard"])) == 16
+
+
+def test_edges_of_a_sweep():
+    tried = [{"learning_rate": rate} for rate in (0.1, 1.0, 10.0)]
+    assert [suite.is_at_edge(tried, one) for one in tried] == [True, False, True]
+    assert not suite.is_at_edge(tried[:1], tried[0])
 
 
 def test_out_is_made_last(tmp_path):
-    with pytest.raises(options.UsageError, match="Did you mean 'sgd'"):
-        options.check(methods=["sdg"], out=str(tmp_path / "out"))
+    with pytest.raises(UsageError, match="Did you mean 'sgd'"):
+        benchmark.check(optimizers=["sdg"], out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs the package distributed"):
+        benchmark.check(["digits"], profile="smoke", backend="dask")

@@ -5,9 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from mekax.experiments import cli, files, problems, settings
-from mekax.experiments.benchmark import options
-from mekax.experiments.optimizer_specs import parse_all
+from mekax.experiments import benchmark, cli, compare, registry, results
+from mekax.experiments.errors import spread
 
 # Runs every bad command line in one process, which must not import anything heavy.
 RUN_ALL = """
@@ -22,7 +21,7 @@ for words in json.load(sys.stdin):
             main(words)
         except SystemExit as exit:
             heavy = {"jax", "optax", "flax", "orbax", "tensorflow_datasets", "matplotlib"}
-            heavy = sorted((heavy | {"sklearn"}) & set(sys.modules))
+            heavy = sorted((heavy | {"sklearn", "pandas", "scipy"}) & set(sys.modules))
             results.append([exit.code, errors.getvalue(), heavy])
 print(json.dumps(results))
 """
@@ -49,8 +48,8 @@ BAD = {
     "compare digits --seconds nan": "--seconds to be a positive number",
     "compare digits --seeds 0": "--seeds to be a whole number",
     "compare digits --epochs 1 --seconds 1": "got both",
-    "bench --rounds 0": "--rounds to be a whole number",
-    "bench chunk": "Did you mean 'chunks'",
+    "profile --rounds 0": "--rounds to be a whole number",
+    "profile chunk": "Did you mean 'chunks'",
     "compare digits --optimizers adam:-1": "positive number as the learning rate",
     "compare digits --optimizers adam:fast": "positive number as the learning rate",
     "compare digits --optimizers meka:0.1": "without a learning rate",
@@ -71,11 +70,13 @@ BAD = {
     "benchmark quadratik": "Did you mean 'quadratic'",
     "benchmark mnist-cnn": "expected problems of the profile standard, got 'mnist-cnn'",
     "benchmark --profile ful": "Did you mean 'full'",
-    "benchmark --methods addam": "Did you mean 'adam'",
+    "benchmark --optimizers addam": "Did you mean 'adam'",
     "benchmark": "dataset_info.json",
     "benchmark mnist --data-dir /nowhere": "/nowhere/mnist/<version>/dataset_info.json",
     "benchmark digits --batch-size 32 none": "--batch-size to be a whole number",
     "benchmark digits --batch-size 1439": "at most the 1,438 training examples",
+    "benchmark digits --backend lokey": "Did you mean 'loky'",
+    "benchmark digits --backend ray": "needs the package ray",
     "benchmark digits --jobs 0": "--jobs to be a whole number",
     "benchmark digits --seeds 1.5": "--seeds to be a whole number",
     "benchmark digits --out FILE": "folder that can be written to",
@@ -96,20 +97,17 @@ def outcomes(tmp_path_factory):
     (folder / "truncated" / "results.json").write_text('{"schema": 1, "runs": [{"problem": "dig')
     (folder / "stale").mkdir()
     recorded = {
-        "schema": 1,
+        "schema": compare.SCHEMA,
         "command": ["mekax", "compare", "--seeds", "3"],
-        "settings": settings.Settings(
-            ("digits",), parse_all(settings.DEFAULT_OPTIMIZERS), folder, seeds=3
-        ).as_dict(),
-        "versions": {**files.versions(), "jax": "0.0.1"},
+        "settings": compare.check(("digits",), seeds="3", out=str(folder / "stale")).settings(),
+        "versions": {**results.versions(), "jax": "0.0.1"},
         "device": {},
         "problems": {},
-        "runs": [],
     }
-    files.write_json(folder / "stale" / "results.json", recorded)
-    content = options.check(("digits",), seeds="3", out=str(folder / "benched")).record()
+    results.write_json(folder / "stale" / "results.json", recorded)
+    content = benchmark.check(("digits",), seeds="3", out=str(folder / "benched")).record
     content["versions"]["jax"] = "0.0.1"
-    files.write_json(folder / "benched" / "benchmark.json", content)
+    results.write_json(folder / "benched" / "benchmark.json", content)
     (folder / "garbled").mkdir()
     (folder / "garbled" / "benchmark.json").write_text("{}")
     before = {path: path.read_bytes() for path in folder.glob("*/*")}
@@ -144,7 +142,7 @@ def test_bad_input(line, outcomes):
 def test_problems_lists_all(mekax):
     result = mekax("problems")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.output.splitlines()] == list(problems.PROBLEMS)
+    assert [line.split()[0] for line in result.output.splitlines()] == list(registry.PROBLEMS)
 
 
 def test_help_names_the_optimizers(mekax):
@@ -158,7 +156,7 @@ def test_optimizers_take_several_words(mekax, monkeypatch):
         seen.update(options)
         raise cli.UsageError("enough")
 
-    monkeypatch.setattr(cli.settings, "check", check)
+    monkeypatch.setattr(cli.comparisons, "check", check)
     mekax("compare", "--optimizers", "meka", "adam:1e-3", "mnist", "--seeds", "3")
     assert seen["optimizers"] == ("meka", "adam:1e-3")
     assert seen["problems"] == ("mnist",)
@@ -183,10 +181,48 @@ def test_interrupt_keeps_what_is_done(tmp_path):
     rest = process.stdout.read()
     assert process.wait() == cli.INTERRUPTED
     assert "Interrupted" in rest
-    content = json.loads((out / "results.json").read_text())
-    assert content["status"] == "interrupted"
-    assert [run["status"] for run in content["runs"]] in (
-        ["finished", "interrupted"],
-        ["finished"],
-    )
+    assert json.loads((out / "results.json").read_text())["status"] == "interrupted"
+    jobs, _ = results.jobs(out)
+    statuses = sorted(job["runs"][0]["status"] for job in jobs)
+    assert statuses in (["finished", "interrupted"], ["finished"])
     assert (out / "overview.png").exists()
+
+
+def one_by_one(*values):
+    return [word for value in values for word in ("--optimizers", value)]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "mnist --optimizers meka adam:1e-3 sgd:0.1",
+        "mnist --optimizers meka,adam:1e-3,sgd:0.1",
+        "mnist --optimizers meka, adam:1e-3 ,sgd:0.1",
+        "mnist --optimizers=meka,adam:1e-3,sgd:0.1",
+        "mnist --optimizers meka --optimizers adam:1e-3 sgd:0.1",
+    ],
+)
+def test_all_spellings_of_several_values(typed):
+    expected = ["mnist", *one_by_one("meka", "adam:1e-3", "sgd:0.1")]
+    assert spread(typed.split(), "--optimizers") == expected
+
+
+def test_next_option_ends_the_values():
+    words = ["--optimizers", "meka", "adam", "--epochs", "2", "digits"]
+    assert spread(words, "--optimizers") == [*one_by_one("meka", "adam"), "--epochs", "2", "digits"]
+
+
+def test_name_of_a_problem_ends_the_values():
+    words = ["--optimizers", "meka", "adam", "digits", "mnist"]
+    result = spread(words, "--optimizers", stop={"digits", "mnist"})
+    assert result == [*one_by_one("meka", "adam"), "digits", "mnist"]
+
+
+@pytest.mark.parametrize("words", [["--optimizers"], ["--optimizers", "--tune"], ["a", "--tune"]])
+def test_nothing_to_spread(words):
+    assert spread(words, "--optimizers") == words
+
+
+def test_double_dash_ends_the_options():
+    words = ["--optimizers", "meka", "--", "--optimizers", "x"]
+    assert spread(words, "--optimizers") == words
