@@ -58,7 +58,7 @@ def run(
     rates: Mapping[str, Sequence[float]],
     *,
     seeds: int,
-    **budget: int,
+    **budget: Any,
 ) -> Reproduction:
     """Sweep the baselines, train both rules, and compare where they end."""
     found: dict[str, Found] = {}
@@ -78,7 +78,7 @@ def run(
     )
 
 
-def compute(problem: Problem, rates: Mapping[str, Sequence[float]], **budget: int) -> Found:
+def compute(problem: Problem, rates: Mapping[str, Sequence[float]], **budget: Any) -> Found:
     """Curves of the baselines at their best rates, and of the rules."""
     settings = [
         {"kind": float(kind), "rate": rate}

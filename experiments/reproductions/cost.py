@@ -4,10 +4,8 @@ Source: Chen et al. (2020), arXiv 2011.04803, which reports 1.0 to 1.6 times SGD
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
@@ -15,12 +13,10 @@ from matplotlib.figure import Figure
 
 from ...optimizers import adameka, meka, scale_by_kalman_filter
 from .. import plots
-from ..data import batches
+from ..benchmark import clock
 from ..problem import Problem
-from ..profile.timing import Clock, clock
-from ..train import Carry, one_step, start
 from .claims import Claim, Reproduction, check_ratio
-from .trainings import Transformation, load, log, published
+from .trainings import Transformation, load, log, named, published
 
 FULL = {  # problem, training examples, batch size; rounds of a repetition
     "problems": (("mnist", None, 128), ("cifar10", None, 128), ("cifar10-resnet32", None, 128)),
@@ -30,8 +26,6 @@ QUICK = {
     "problems": (("mnist|digits", 4000, 128), ("cifar10-small|digits-cnn", 4000, 64)),
     "rounds": 5,
 }
-BATCHES = 20  # that the steps go through, over and over
-PERIOD = 10  # steps after which what an optimizer does repeats; 40 of them are past its beginning
 OPTIMIZERS: dict[str, Callable[[], Transformation]] = {  # SGD first
     "SGD": lambda: optax.sgd(1e-3),
     "Adam": lambda: optax.adam(1e-3),
@@ -63,7 +57,7 @@ def compute(problem: Problem, batch_size: int, rounds: int, seeds: int) -> Ratio
     clocks = {}
     for name, make in OPTIMIZERS.items():
         log.info("%s, %s: compiling", problem.name, name)
-        clocks[name] = clock_of(problem, make(), batch_size)
+        clocks[name] = clock(problem, named(name, lambda _, make=make: make()), batch_size)
     # In turns, so that what else the machine does slows all of them.
     seconds = np.empty((seeds, rounds, len(clocks)))
     for index in np.ndindex(seeds, rounds):
@@ -71,24 +65,6 @@ def compute(problem: Problem, batch_size: int, rounds: int, seeds: int) -> Ratio
         seconds[index] = [measure() for measure in clocks.values()]
     medians = np.median(seconds, axis=1)
     return dict(zip(clocks, (medians / medians[:, :1]).T, strict=True))
-
-
-def clock_of(problem: Problem, tx: Transformation, batch_size: int) -> Clock:
-    """Compile steps, and return what times a few of them at their steady pace."""
-    tx = optax.with_extra_args_support(tx)
-    step = one_step(problem.losses, tx)
-    rows = jnp.asarray(batches(0, 0, BATCHES, problem.examples, batch_size))
-
-    @jax.jit
-    def run(carry: Carry, data: Any, count: jax.Array) -> Carry:
-        def body(index: jax.Array, carry: Carry) -> Carry:
-            chosen = rows[index % BATCHES]
-            return step(carry, jax.tree.map(lambda leaf: leaf[chosen], data))[0]
-
-        return jax.lax.fori_loop(0, count, body, carry)
-
-    begun = run(start(problem, tx, jax.random.key(0)), problem.data, jnp.int32(4 * PERIOD))
-    return clock(lambda count: run(begun, problem.data, jnp.int32(count)), PERIOD)
 
 
 def judge(ratios: dict[str, Ratios]) -> list[Claim]:

@@ -5,6 +5,7 @@ and the constant unimportant between 0.9 and 0.999.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ RULES: dict[str, Callable[..., Transformation]] = {"published steps": published,
 Losses = dict[str, dict[str, np.ndarray]]  # by rule and structure, of shape (decays, seeds)
 
 
-def run(problem: str, examples: int | None, *, seeds: int, **budget: int) -> Reproduction:
+def run(problem: str, examples: int | None, *, seeds: int, **budget: Any) -> Reproduction:
     """Train with every structure and every constant."""
     loaded = load(problem, examples, budget["eval_examples"])
     losses = {
@@ -46,7 +47,7 @@ def run(problem: str, examples: int | None, *, seeds: int, **budget: int) -> Rep
     )
 
 
-def compute(problem: Problem, rule: str, structure: str, **budget: int) -> np.ndarray:
+def compute(problem: Problem, rule: str, structure: str, **budget: Any) -> np.ndarray:
     """Final train losses of all constants, shape (decays, seeds)."""
     curves = train(
         problem,

@@ -70,7 +70,7 @@ def run(
     )
 
 
-def compute(problem: Problem, regime: str, **budget: int) -> dict[str, Curves]:
+def compute(problem: Problem, regime: str, **budget: Any) -> dict[str, Curves]:
     """Curves with the multiples and with ours."""
 
     def curves(label: str, build: Callable[[Any], Transformation], *settings: Any) -> list[Curves]:

@@ -48,7 +48,7 @@ RULES: dict[str, Callable[[], Transformation]] = {
 }
 
 
-def run(problem: str, examples: int, *, seeds: int, **budget: int) -> Reproduction:
+def run(problem: str, examples: int, *, seeds: int, **budget: Any) -> Reproduction:
     """Train on the filtered gradient and compare it with the true one at every evaluation."""
     loaded = load(problem, examples, test=500)
     budget |= {"seeds": seeds, "eval_examples": examples}  # the truth is over all the examples
@@ -62,7 +62,7 @@ def run(problem: str, examples: int, *, seeds: int, **budget: int) -> Reproducti
     )
 
 
-def compute(problem: Problem, name: str, **budget: int) -> Curves:
+def compute(problem: Problem, name: str, **budget: Any) -> Curves:
     """Curves of the metrics of `errors`."""
 
     def build(setting: Any) -> Transformation:

@@ -9,6 +9,7 @@ that are Easy to Solve* (2020), arXiv:2007.04504, figure 1.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def run(weights: Sequence[float], steps: int, *, seeds: int) -> Reproduction:
     )
 
 
-def compute(order: int, weight: float, **budget: int) -> dict[str, np.ndarray]:
+def compute(order: int, weight: float, **budget: Any) -> dict[str, np.ndarray]:
     """What is measured after a training, by seed."""
     name = f"derivative {order}, weight {weight:g}"
     problem = ode_classifier.digits(name, Source(), order, weight)
@@ -102,7 +103,7 @@ def draw(found: Found) -> Figure:
         (line,) = axes.plot(*middle, marker="o", label=f"derivative {order} penalized")
         axes.scatter(x, y, s=8, color=line.get_color(), alpha=0.5)
         for weight, *point in zip(by_weight, *middle, strict=True):
-            axes.annotate(f"{weight:g}", point, xytext=(4, 4), textcoords="offset points")
+            axes.annotate(f"{weight:g}", tuple(point), xytext=(4, 4), textcoords="offset points")
     axes.set(yscale="log", ylabel="cross-entropy on test images")
     axes.set_xlabel("evaluations by an adaptive solver, per test image")
     axes.legend(frameon=False)

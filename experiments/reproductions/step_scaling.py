@@ -53,7 +53,7 @@ def run(
     multiples: Sequence[float],
     *,
     seeds: int,
-    **budget: int,
+    **budget: Any,
 ) -> Reproduction:
     """Train with multiples of the steps of four rules."""
     losses: dict[str, Losses] = {}
@@ -71,7 +71,7 @@ def run(
     )
 
 
-def compute(problem: Problem, multiples: Sequence[float], **budget: int) -> Losses:
+def compute(problem: Problem, multiples: Sequence[float], **budget: Any) -> Losses:
     """Final train losses."""
     settings = [{"multiple": c} for c in multiples]
     losses = {}

@@ -6,7 +6,6 @@ the filters run from the beginning.
 Source: Chen et al. (2020), arXiv 2011.04803, section 6.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from ...optimizers import meka, metrics, warm_start
 from .. import plots
 from ..problem import Problem
 from .claims import Claim, Reproduction, check, check_ratio, over_seeds
-from .trainings import Curves, Transformation, final, load, published, train
+from .trainings import Curves, final, load, published, train
 
 FULL = {
     "problem": "cifar10-resnet32", "examples": None,
@@ -36,11 +35,11 @@ DECAY = 0.99  # of the filter's variances, its default
 SWITCHES = {"at 0%": 0.0, "at 25%": 0.25, "at 50%": 0.5, "never": 1.0}  # parts of the training
 EARLY, LATE = "at 0%", "at 50%"
 PUBLISHED, OURS = "published rule", "our rule"
-RULES: dict[str, Callable[[], Transformation]] = {PUBLISHED: published, OURS: meka}
+RULES = {PUBLISHED: published, OURS: meka}
 Found = dict[str, dict[str, Curves]]  # by rule and switch
 
 
-def run(problem: str, examples: int | None, *, seeds: int, **budget: int) -> Reproduction:
+def run(problem: str, examples: int | None, *, seeds: int, **budget: Any) -> Reproduction:
     """Train with both rules and every switch."""
     loaded = load(problem, examples, budget["eval_examples"])
     found = {rule: compute(loaded, rule, seeds=seeds, **budget) for rule in RULES}
@@ -53,7 +52,7 @@ def run(problem: str, examples: int | None, *, seeds: int, **budget: int) -> Rep
     )
 
 
-def compute(problem: Problem, rule: str, *, steps: int, **budget: int) -> dict[str, Curves]:
+def compute(problem: Problem, rule: str, *, steps: int, **budget: Any) -> dict[str, Curves]:
     """Curves by switch."""
     curves = train(
         problem,

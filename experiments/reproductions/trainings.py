@@ -54,6 +54,11 @@ def published(
     return meka(acquisition=acquisition, trust_region=newton_trust_region(), **options)
 
 
+def named(name: str, build: Callable[[Mapping[str, Any]], Transformation]) -> Optimizer:
+    """An optimizer made of `setting -> transformation`."""
+    return Optimizer(name, lambda setting, steps: optax.with_extra_args_support(build(setting)))
+
+
 def train(
     problem: Problem,
     build: Callable[[Mapping[str, Any]], Transformation],
@@ -62,7 +67,7 @@ def train(
     seeds: int,
     label: str,
     metrics: Metrics | None = None,
-    **budget: int,
+    **budget: Any,
 ) -> list[Curves]:
     """Train every setting with every seed, in one compiled program.
 
@@ -79,10 +84,9 @@ def train(
       For each setting `step`, shape (evaluations,), and `train_loss`, `test_loss`, …, and the
       metrics, each of shape (seeds, evaluations).
     """
-    optimizer = Optimizer(label, lambda s, steps: optax.with_extra_args_support(build(s)))
     records = train_runs(
         problem,
-        optimizer,
+        named(label, build),
         [Run(setting, seed) for setting in settings for seed in range(seeds)],
         metrics=metrics,
         progress=lambda now: log.info("%s, %s: %.0f%%", problem.name, label, 100 * now.fraction),

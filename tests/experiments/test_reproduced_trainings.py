@@ -298,11 +298,11 @@ class TestCost:
     def test_ratios(self, toy, tmp_path, monkeypatch):
         seconds = iter(range(1, 7))
 
-        def clock_of(problem, tx, batch_size):
+        def clock(problem, optimizer, batch_size):
             value = next(seconds)
             return lambda: value
 
-        monkeypatch.setattr(cost, "clock_of", clock_of)
+        monkeypatch.setattr(cost, "clock", clock)
         monkeypatch.setattr(cost, "load", lambda *words: toy)
         result = cost.run((("mnist", None, 8),), 2, seeds=SEEDS)
         ratios = result.data["toy, batch 8"]
@@ -313,7 +313,7 @@ class TestCost:
         assert verdicts(cost.judge(cheap)) == [True] * 3
 
     def test_clock(self, toy):
-        assert 0 < cost.clock_of(toy, optax.sgd(0.1), 8)() < 1
+        assert 0 < cost.clock(toy, trainings.named("SGD", lambda _: optax.sgd(0.1)), 8)() < 1
 
 
 class TestSwitch:
