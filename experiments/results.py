@@ -281,18 +281,23 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def plain(value: Any) -> Any:
-    """The same content in dicts, lists, strings, numbers, booleans and None."""
+def plain(value: Any, digits: int = _DIGITS) -> Any:
+    """The same content in dicts, lists, strings, numbers, booleans and None.
+
+    Args:
+      value: the content; what is not finite becomes None.
+      digits: significant ones of a number that are kept.
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, digits) for item in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # arrays and their scalars
-        return plain(value.tolist())
+        return plain(value.tolist(), digits)
     if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 

@@ -215,7 +215,7 @@ def run(
         "settings": {**_constants(module), **size, **result.settings},
         "claims": [asdict(claim) for claim in result.claims],
         "tables": [_as_text(title, table) for title, table in result.tables.items()],
-        "data": _short(result.data),
+        "data": results.plain(result.data, digits=4),  # enough to draw from
     }
     results.write_json(out / f"{name}.json", content)
     return results.plain(content)
@@ -250,16 +250,6 @@ def _as_text(title: str, table: pd.DataFrame) -> dict[str, Any]:
     frame = table.reset_index()
     rows = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in frame.values]
     return {"title": title, "header": list(frame), "rows": rows}
-
-
-def _short(values: Any) -> Any:
-    """The same numbers with four digits, which keeps files small and is enough to draw from."""
-    if isinstance(values, Mapping):
-        return {name: _short(value) for name, value in values.items()}
-    plain = results.plain(values)
-    if isinstance(plain, list):
-        return [_short(value) for value in plain]
-    return float(f"{plain:.4g}") if isinstance(plain, float) else plain
 
 
 def tables(content: Content) -> Iterator[tuple[str, pd.DataFrame]]:
