@@ -6,19 +6,11 @@ import inspect
 import pkgutil
 
 import mekax.curvature
-import mekax.experiments.flows
-import mekax.experiments.ode
-import mekax.experiments.sde
+import mekax.experiments.solvers
 import mekax.optimizers
 import pytest
 
-PACKAGES = (
-    mekax.curvature,
-    mekax.optimizers,
-    mekax.experiments.flows,
-    mekax.experiments.ode,
-    mekax.experiments.sde,
-)
+PACKAGES = (mekax.curvature, mekax.optimizers, mekax.experiments.solvers)
 MODULES = sorted(
     f"{package.__name__}.{info.name}"
     for package in PACKAGES

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mekax.experiments.problems.registry import PROBLEMS
+from mekax.experiments.registry import PROBLEMS
 from mekax.experiments.reproductions.registry import REPRODUCTIONS
 from mkdocs.structure.files import File, Files
 

@@ -1,14 +1,21 @@
 """What several families of problems share."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from .. import solvers
 from ..problem import PyTree
 
 Loss = Callable[..., jax.Array]
+
+STEPS = 8  # of the solver of an ordinary differential equation while training
+fixed_steps = partial(solvers.integrate, steps=STEPS)
+# An equation that takes more than 500 steps counts as one that cannot be solved.
+to_tolerance = partial(solvers.solve, rtol=1e-5, atol=1e-5, max_steps=500)
 
 
 def deterministic(losses: Callable[[PyTree, PyTree], jax.Array]) -> tuple[Loss, Loss]:

@@ -21,9 +21,8 @@ from .. import data, solvers
 from ..models import HollowField, VectorField
 from ..problem import Problem, PyTree, Source
 from . import densities
-from .common import in_precision_of
+from .common import STEPS, fixed_steps, in_precision_of, to_tolerance
 from .flow import Flow, Mapped, density, minus_log_p
-from .ode_classifier import STEPS, fixed_steps, to_tolerance
 
 _EVALUATIONS = 5  # of a run: measuring takes as long as many steps
 

@@ -26,15 +26,10 @@ from .. import data, solvers
 from ..models import VectorField
 from ..problem import Problem, PyTree, Source, batched
 from .classification import images_on_device
-from .common import in_precision_of
+from .common import STEPS, fixed_steps, in_precision_of, to_tolerance
 
-STEPS = 8  # of the solver while training
 WEIGHT = 0.01  # of a penalty
 _DRAWN = 200  # test images in the picture
-
-fixed_steps = partial(solvers.integrate, steps=STEPS)
-# An equation that takes more than 500 steps counts as one that cannot be solved.
-to_tolerance = partial(solvers.solve, rtol=1e-5, atol=1e-5, max_steps=500)
 
 
 def digits(

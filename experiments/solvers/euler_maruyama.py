@@ -25,7 +25,7 @@ def euler_maruyama(
 
     The noise g is diagonal. Paths converge at order 1/2 in dt, at order 1 if g is constant, and
     expectations at order 1. With the noise given, everything differentiates, forward and backward
-    and in any order. Solved by Diffrax: a step of training the latent SDE costs @@SDE@@ times what
+    and in any order. Solved by Diffrax: a step of training the latent SDE costs 1.23 times what
     it costs with a scan (`python -m mekax.experiments.problems.diffrax_cost latent-sde`).
 
     Args:

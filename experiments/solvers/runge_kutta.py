@@ -4,7 +4,10 @@
 
 A solver of our own, because training differentiates twice: a scan of a known number of steps has
 nothing special to differentiate, in any order and mode, and `vmap` over examples costs nothing
-extra. @@NUMBERS@@
+extra. The same steps by Diffrax make a step of training cost 1.65 times as much on `neural-ode`,
+1.61 on `cnf`, 1.52 on `latent-ode` (whose series repeat their last time, which Diffrax's `StepTo`
+refuses) and 1.24 on `regularized-ode`: measured by
+`python -m mekax.experiments.problems.diffrax_cost`.
 """
 
 from collections.abc import Callable

@@ -1,1 +1,0 @@
-from ..problem import batched  # noqa: F401

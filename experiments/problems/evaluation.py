@@ -1,1 +1,0 @@
-from ..problem import first, measures  # noqa: F401

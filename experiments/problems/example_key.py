@@ -1,1 +1,0 @@
-from ..problem import example_key as key_of  # noqa: F401

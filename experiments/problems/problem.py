@@ -1,1 +1,0 @@
-from ..problem import Problem, PyTree, Report, Source  # noqa: F401
