@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from mekax.experiments.registry import PROBLEMS
-from mekax.experiments.reproductions.registry import REPRODUCTIONS
+from mekax.experiments.reproductions import REPRODUCTIONS
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
