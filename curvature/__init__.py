@@ -20,6 +20,7 @@ from ._per_example import PerExample, per_example
 from ._sketched import sketched
 from ._tree import quadratic_form
 from ._validation import ValueFn
+from ._weighted import weighted
 
 __all__ = [
     "COVARIANCES",
@@ -50,4 +51,5 @@ __all__ = [
     "quadratic_form",
     "sketched",
     "variance_of_mean",
+    "weighted",
 ]
