@@ -100,7 +100,8 @@ def require_gradient(name: str, updates: Any, params: Any, complex_too: bool = F
         raise ValueError(
             f"mekax: {name} expected a gradient with the leaves of params, "
             f"got {_described(given, leaf)} at {leaf or 'the root'} where params has "
-            f"{_described(expected, leaf)}. Pass what jax.grad returns for these params."
+            f"{_described(expected, leaf)}. Pass what jax.grad returns for these params; "
+            "inside optax.flatten leave out grad=, and give value_fn the flat vector."
         )
 
 

@@ -91,3 +91,10 @@ def test_linen_train_state_holds_the_optimizer():
     np.testing.assert_allclose(state.params["kernel"][:, 0], [1.0, -2.0, 0.5], atol=3e-2)
     with pytest.raises(ValueError, match="value_fn=value_fn"):
         state.apply_gradients(grads=state.params)
+
+
+def test_flatten_says_what_to_pass():
+    params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
+    tx = optax.flatten(adameka())
+    with pytest.raises(ValueError, match="inside optax.flatten leave out grad="):
+        tx.update(params, tx.init(params), params, grad=params, value_fn=lambda p: p["b"] ** 2)
