@@ -161,7 +161,7 @@ def table(found: dict[str, Readings]) -> pd.DataFrame:
         label: {
             "steps": f"{readings['step'][0, -1]:,.0f}",
             "rejected": f"{readings['num_rejected'][0, -1]:.0f}",
-            **{name: "{:.3g} → {:.3g}".format(*readings[name][0, [0, -1]]) for name in names},
+            **{name: "{:.4g} → {:.4g}".format(*readings[name][0, [0, -1]]) for name in names},
             **{
                 name: f"{readings[name][0].min():.2g}–{readings[name][0].max():.2g}"
                 for name in STDS
