@@ -271,13 +271,14 @@ def _run(jobs: Sequence[Job], asked: Benchmark) -> Iterator[tuple[Job, bool]]:
     # Ray's backend returns everything at the end.
     return_as = "list" if asked.backend == "ray" else "generator_unordered"
     with _cluster(asked.backend, processes), parallel_config(asked.backend):
-        yield from Parallel(n_jobs=processes, return_as=return_as, batch_size=1)(calls) or ()
+        pool: Any = Parallel(n_jobs=processes, return_as=return_as)
+        yield from pool(calls)
 
 
 def _cluster(backend: str, processes: int) -> AbstractContextManager:
     """What a backend needs besides joblib."""
     if backend == "dask":
-        import dask
+        import dask.config
         from distributed import Client
 
         if dask.config.get("scheduler-address", None):  # as DASK_SCHEDULER_ADDRESS sets it

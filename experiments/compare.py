@@ -22,13 +22,13 @@ from .errors import UsageError, expect_same, output_folder, positive_integer, po
 from .registry import Optimizer, Setting
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
     from .plots import Shown
     from .problem import Problem
     from .progress import Display
+    from .results import Frame
 
 DEFAULT_PROBLEMS = ("digits",)
 DEFAULT_OPTIMIZERS = ("meka", "adameka", "adam:1e-3", "sgd:0.1")
@@ -491,7 +491,7 @@ def _cells(jobs: list[dict[str, Any]], test: str) -> list[str]:
     total = sum(run["seconds"] for run in runs)
     mean_seconds = total / len(runs)
     speed = sum(run["steps"] for run in runs) / total if total else float("nan")
-    sizes = steps["step_size"].dropna() if "step_size" in steps else []
+    sizes: Any = steps["step_size"].dropna() if "step_size" in steps else ()
     return [
         loss,
         _interval(good[test], percent=test == "test_accuracy"),
@@ -502,7 +502,7 @@ def _cells(jobs: list[dict[str, Any]], test: str) -> list[str]:
     ]
 
 
-def _interval(values: pd.Series, percent: bool = False) -> str:
+def _interval(values: Frame, percent: bool = False) -> str:
     if values.empty:
         return "–"
     interval = results.bootstrap(values.to_numpy())

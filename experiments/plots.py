@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .results import Frame
 
 # Colors that color-blind readers can tell apart (Okabe and Ito), the same in every figure.
 BY_OPTIMIZER = {
@@ -156,8 +157,8 @@ class Shown(NamedTuple):
 
     label: str
     optimizer: str
-    evaluations: pd.DataFrame
-    steps: pd.DataFrame
+    evaluations: Frame
+    steps: Frame
 
 
 class Curve(NamedTuple):
@@ -221,7 +222,7 @@ def draw_comparison(problem: str, shown: Sequence[Shown], folder: Path) -> list[
     return [*files, save(fig, folder / "overview.png")]
 
 
-def curve(frame: pd.DataFrame, column: str, axis: str = "step", thin: bool = False) -> Curve | None:
+def curve(frame: Frame, column: str, axis: str = "step", thin: bool = False) -> Curve | None:
     """A column over the seeds, brought onto one axis; None if there are no values.
 
     Args:
@@ -255,7 +256,8 @@ def curve(frame: pd.DataFrame, column: str, axis: str = "step", thin: bool = Fal
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = max(1, math.ceil(len(x) / _POINTS))
     whole = len(x) // size * size
-    return tuple(np.median(v[:whole].reshape(-1, size), axis=1) for v in (x, y))
+    middle = [np.median(v[:whole].reshape(-1, size), axis=1) for v in (x, y)]
+    return middle[0], middle[1]
 
 
 def _curve(one: Shown, panel: _Panel, column: str | None = None) -> Curve | None:
@@ -343,7 +345,7 @@ _PANELS = (
 _MOST, _LEAST = 30.0, 0.1  # ratios beyond are at the edge
 
 
-def draw_ratios(ratios: pd.DataFrame, large: Mapping[str, bool], path: Path) -> Path:
+def draw_ratios(ratios: Frame, large: Mapping[str, bool], path: Path) -> Path:
     """One line per optimizer, one dot per workload: final train loss over the best baseline's.
 
     Args:
@@ -377,9 +379,7 @@ def draw_ratios(ratios: pd.DataFrame, large: Mapping[str, bool], path: Path) -> 
     return save(fig, path)
 
 
-def draw_workload(
-    title: str, curves: pd.DataFrame, seconds: Mapping[str, float], path: Path
-) -> Path:
+def draw_workload(title: str, curves: Frame, seconds: Mapping[str, float], path: Path) -> Path:
     """Train loss against steps, and against time in steps of Adam.
 
     Args:

@@ -21,7 +21,7 @@ from rich.table import Table
 from . import plots, results, suite
 from .benchmark import REFERENCE
 from .registry import OPTIMIZERS, group
-from .results import Interval, bootstrap, ratio
+from .results import Frame, Interval, bootstrap, ratio
 
 SUMMARY, DOCUMENT = "summary.json", "benchmark.md"
 DEFAULT_ADAM, BEST_ADAM = "adam default", "adam best"
@@ -229,7 +229,7 @@ def equal_time_ratio(row: Row, reference: Row) -> float:
     return math.exp(float(np.interp(step, row.steps, losses)) - final)
 
 
-def compared(workloads: Mapping[str, Rows]) -> pd.DataFrame:
+def compared(workloads: Mapping[str, Rows]) -> Frame:
     """One line per workload and row, with what `against` says; intervals as they are."""
     return pd.DataFrame(
         [
@@ -248,7 +248,7 @@ def compared(workloads: Mapping[str, Rows]) -> pd.DataFrame:
     )
 
 
-def overall(table: pd.DataFrame) -> pd.DataFrame:
+def overall(table: Frame) -> Frame:
     """One line per label over its workloads; needs what `compared` returns."""
     scores = {}
     for column, name in (("steps_to_target", "steps"), ("time_to_target", "seconds")):
@@ -287,18 +287,18 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def _means(column: pd.Series) -> pd.Series:
+def _means(column: Frame) -> Frame:
     """Numbers of a column of intervals, numbers and None."""
     return column.map(lambda v: v.mean if isinstance(v, Interval) else v).astype(float)
 
 
-def _median(column: pd.Series) -> float:
+def _median(column: Frame) -> float:
     """The upper of the two middle ones: their mean is of no use where one is infinite."""
     known = sorted(_means(column).dropna())
     return known[len(known) // 2] if known else math.nan
 
 
-def wins(workloads: Mapping[str, Rows]) -> pd.DataFrame:
+def wins(workloads: Mapping[str, Rows]) -> Frame:
     """Share of workloads in which ours end with a lower train loss than each of the others."""
     ours = [row.name for row in group("ours", "direction")]
     found: dict[str, dict[str, float]] = {}
@@ -348,7 +348,7 @@ def scales(workloads: Mapping[str, Rows]) -> dict[str, dict[str, Any]]:
 # Tables
 
 
-def suite_table(lines: pd.DataFrame) -> pd.DataFrame:
+def suite_table(lines: Frame) -> Frame:
     """One line per optimizer over the workloads."""
     number = {
         "÷ Adam 1e-3": "to_default",
@@ -381,7 +381,7 @@ def suite_table(lines: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("optimizer")
 
 
-def ablation_table(workloads: Mapping[str, Rows]) -> pd.DataFrame:
+def ablation_table(workloads: Mapping[str, Rows]) -> Frame:
     """Final train loss of each variation over that of ours, by workload."""
     varied = {row.name for row in group("ablation")}
     labels = dict.fromkeys(
@@ -394,7 +394,7 @@ def ablation_table(workloads: Mapping[str, Rows]) -> pd.DataFrame:
     return pd.DataFrame(cells, index=list(labels)).rename_axis("variation")
 
 
-def final_table(workloads: Mapping[str, Rows], on_test: bool = False) -> pd.DataFrame:
+def final_table(workloads: Mapping[str, Rows], on_test: bool = False) -> Frame:
     """One line per workload: the final train or test loss, or accuracy, of Adam and of ours."""
     shown = {REFERENCE, *(row.name for row in group("ours"))}
     labels = dict.fromkeys(
@@ -410,7 +410,7 @@ def final_table(workloads: Mapping[str, Rows], on_test: bool = False) -> pd.Data
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis("workload")
 
 
-def workload_table(rows: Rows, table: pd.DataFrame) -> pd.DataFrame:
+def workload_table(rows: Rows, table: Frame) -> Frame:
     """One line per optimizer: what it came to on one workload."""
     lines = {}
     for row, (_, line) in zip(rows.values(), table.iterrows(), strict=True):
@@ -526,7 +526,7 @@ def _title(job: Mapping[str, Any]) -> str:
     return f"{job['problem']}, batch size {job['batch_size']}, {job['inputs']['steps']} steps"
 
 
-def _rich(title: str, frame: pd.DataFrame) -> Table:
+def _rich(title: str, frame: Frame) -> Table:
     """A table of text for the terminal."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, heading in enumerate((frame.index.name, *frame)):
@@ -569,7 +569,7 @@ def _sentences(workloads: Mapping[str, Rows], jobs: Sequence[Mapping[str, Any]])
 
 def _draw(
     workloads: Mapping[str, Rows],
-    table: pd.DataFrame,
+    table: Frame,
     facts: Mapping[str, Mapping[str, Any]],
     folder: Path,
 ) -> None:
@@ -594,7 +594,7 @@ def _draw(
 
 
 def _summary(
-    rows: Rows, table: pd.DataFrame, facts: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]
+    rows: Rows, table: Frame, facts: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Everything about one workload, for a file."""
     best = best_baseline(rows)
@@ -626,7 +626,7 @@ def _summary(
     }
 
 
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _plain(frame: Frame) -> list[dict[str, Any]]:
     rows: Iterable[Any] = frame.to_dict(orient="records")
     return [{str(name): _plain_interval(value) for name, value in row.items()} for row in rows]
 

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .train import Records
 
+Frame = Any  # a pandas.DataFrame or Series, whose own types a checker cannot follow
 PACKAGES = ("mekax", "jax", "jaxlib", "optax", "flax", "numpy")
 JOBS = "jobs"  # folder of the files of jobs, within that of the results
 MAX_STEPS = 5_000  # of a run in a file; of longer runs, every so many
@@ -92,7 +91,7 @@ def read_job(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def table(contents: Sequence[Mapping[str, Any]], of: str = "evaluations") -> pd.DataFrame:
+def table(contents: Sequence[Mapping[str, Any]], of: str = "evaluations") -> Frame:
     """One row per workload, optimizer, setting, seed, iterate and evaluation; or per step.
 
     Args:
@@ -124,7 +123,7 @@ def table(contents: Sequence[Mapping[str, Any]], of: str = "evaluations") -> pd.
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def read(folder: Path) -> pd.DataFrame:
+def read(folder: Path) -> Frame:
     """The `table` of all evaluations in a folder."""
     return table(jobs(folder)[0])
 
@@ -181,7 +180,7 @@ def _bootstrap(values: tuple[float, ...]) -> Interval:
     return Interval(mean, float(found.low), float(found.high))
 
 
-def final(frame: pd.DataFrame) -> pd.DataFrame:
+def final(frame: Frame) -> Frame:
     """The last evaluation of each run and iterate; of one that diverged, an infinite loss."""
     keys = ["workload", "label", "iterate", "seed"]
     last = frame.sort_values("step", kind="stable").groupby(keys, sort=False, dropna=False).tail(1)
@@ -192,7 +191,7 @@ def final(frame: pd.DataFrame) -> pd.DataFrame:
     return last
 
 
-def best_setting(frame: pd.DataFrame, iterate: str = "last") -> str:
+def best_setting(frame: Frame, iterate: str = "last") -> str:
     """Label of the setting with the lowest mean final train loss, over the seeds that all have."""
     last = final(frame[frame["iterate"] == iterate])
     seeds = last.groupby("label", sort=False)["seed"].agg(set)
@@ -227,7 +226,7 @@ def ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
 _TINY = 1e-12  # of a loss: an exact 0 must not make a ratio of nothing
 
 
-def profile_scores(times: pd.DataFrame, most: float = 4.0) -> pd.Series:
+def profile_scores(times: Frame, most: float = 4.0) -> Frame:
     """Score of each optimizer by its performance profile, from 0 to 1.
 
     With t the time to the target and r = t / (the fastest's t on the same workload), the profile

@@ -47,13 +47,13 @@ def scheduled(
         del params
         return ScheduledState(jnp.zeros((), jnp.int32), jnp.zeros(()))
 
-    def update_fn(updates: Any, state: ScheduledState, params: Any = None) -> tuple[Any, Any]:
+    def update_fn(updates, state, params=None):
         del params
         part = state.count / steps
         factors = jnp.stack([jnp.ones_like(part), 1 - part, 0.5 * (1 + jnp.cos(jnp.pi * part))])
-        step_size = learning_rate * factors[jnp.int32(schedule)]
+        step_size = jnp.asarray(learning_rate * factors[jnp.int32(schedule)])
         updates = jax.tree.map(lambda u: jnp.asarray(-step_size, u.dtype) * u, updates)
-        return updates, ScheduledState(optax.safe_increment(state.count), step_size)
+        return updates, ScheduledState(jnp.asarray(optax.safe_increment(state.count)), step_size)
 
     rate = optax.GradientTransformation(init_fn, update_fn)
     return optax.with_extra_args_support(optax.chain(direction, rate))
