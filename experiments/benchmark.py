@@ -118,7 +118,7 @@ def check(
     batch_size: Sequence[str] = (),
     optimizers: Sequence[str] = (),
     ablate: bool = False,
-    jobs: str = "2",
+    jobs: str | None = None,
     backend: str = "loky",
     seeds: str | None = None,
     data_dir: str | None = None,
@@ -145,7 +145,7 @@ def check(
     names = [registry.find_optimizer(name).name for name in optimizers or default]
     if ablate:
         names += [row.name for row in registry.group("ablation")]
-    processes = positive_integer("--jobs", jobs)
+    processes = _cores() if jobs is None else positive_integer("--jobs", jobs)
     if backend not in BACKENDS:
         raise unknown_name("a backend of joblib", backend, BACKENDS)
     module = {"dask": "distributed"}.get(backend, backend)
@@ -176,6 +176,11 @@ def check(
     place = output_folder(out or f"results/benchmark-{datetime.now():%Y%m%d-%H%M%S}")
     _expect(place, record)
     return Benchmark(tuple(todo), place, processes, backend, folder, record)
+
+
+def _cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _expect(folder: Path, record: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ def compare(ctx: click.Context, **options: Any) -> None:
 )
 @click.option("--ablate", is_flag=True, help="Compare variations of ours as well.")
 @click.option(
-    "--jobs", metavar="N", default="2", show_default=True, help="Processes, of one thread each."
+    "--jobs", metavar="N", help="Processes, of one thread each [default: as many as cores]."
 )
 @click.option(
     "--backend",

@@ -388,6 +388,10 @@ _ROWS = (
         "schedule_free_adamw", lambda v: v.contrib.schedule_free_adamw(),
         "schedule-free AdamW", eval_params=_schedule_free_params,
     ),
+    _other(
+        "schedule_free_plus", lambda v: v.schedule_free_plus(),
+        "ScheduleFree+", eval_params=lambda: lambda state, params: state.x,
+    ),
     # A base rate of 1 is what its documentation asks for.
     _other("mechanize", lambda v: v.contrib.mechanize(v.optax.adam(1.0)), "Mechanic on Adam"),
     # Ours.

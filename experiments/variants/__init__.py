@@ -16,6 +16,7 @@ from ...optimizers import (
 from .look_ahead import look_ahead
 from .newton_steps import newton_steps
 from .replayed import replayed
+from .schedule_free_plus import schedule_free_plus
 from .scheduled import scheduled
 from .switch_both_ways import switch_both_ways
 from .trust_region_budget import within_budget
@@ -33,6 +34,7 @@ __all__ = [
     "replayed",
     "scale_by_expected_improvement",
     "scale_by_kalman_filter",
+    "schedule_free_plus",
     "scheduled",
     "switch_both_ways",
     "warm_start",

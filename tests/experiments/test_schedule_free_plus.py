@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mekax.experiments.schedule_free_plus import schedule_free_plus
+from mekax.experiments.variants.schedule_free_plus import schedule_free_plus
 
 CURVATURES = np.array([1.0, 30.0])
 

@@ -1,6 +1,6 @@
 """ScheduleFree+, a peer without learning rate or schedule, from its publication."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,14 +76,7 @@ def schedule_free_plus(
             jnp.zeros((), jnp.int32), params, params, zeros, zeros, zero, zero
         )
 
-    def update_fn(
-        updates: optax.Updates,
-        state: ScheduleFreePlusState,
-        params: Any = None,
-        *,
-        value: Any = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ScheduleFreePlusState]:
+    def update_fn(updates, state, params=None, *, value=None, **extra_args):
         del extra_args
         if params is None or value is None:
             raise ValueError(
