@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -62,10 +63,8 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str]):
         self._file = _File(Path(path).expanduser())
-        self._pending: deque[_Record] = deque()
         self._last = 0
-        # Runs also where a program ends without closing.
-        self._finish = weakref.finalize(self, _finish, self._file, self._pending)
+        self._finish = weakref.finalize(self, self._file.close)  # also if nobody closes it
 
     def write(self, step: int, scalars: Mapping[str, Any] | None = None, /, **extra: Any) -> None:
         """Record scalars at a step.
@@ -80,9 +79,10 @@ class Recorder:
           ValueError: if steps go back, the recorder is closed, or a name occurs twice.
         """
         self._check_open()
-        self._pending.append(_record(self._step(step), _merge(scalars or {}, extra)))
-        self._last = self._pending[-1].step
-        _drain(self._file, self._pending, wait_above=_PENDING)
+        record = _record(self._step(step), _merge(scalars or {}, extra))
+        self._last = record.step
+        self._file.pending.append(record)
+        self._file.write_pending(wait_above=_PENDING)
 
     def extend(self, steps: Any, columns: Mapping[str, Any]) -> None:
         """Record many steps at once, such as `jax.lax.scan` returns them; waits for the device.
@@ -108,7 +108,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Wait for all records to be computed, and hand them to the operating system."""
-        _drain(self._file, self._pending, wait_above=0)
+        self._file.write_pending()
 
     def close(self) -> None:
         """Flush, wait for the disk, and close the file; a second call does nothing."""
@@ -148,8 +148,8 @@ class _Record(NamedTuple):
 
     step: int
     on_host: dict[str, float]
-    on_device: dict[str, jax.Array]  # by dtype, the scalars of that dtype
-    names: dict[str, list[str]]  # of these scalars, by dtype
+    names: list[str]  # of the scalars on the device, one dtype after the other
+    on_device: list[jax.Array]  # these scalars, an array for each dtype
 
 
 def _record(step: int, scalars: Mapping[str, Any]) -> _Record:
@@ -158,10 +158,11 @@ def _record(step: int, scalars: Mapping[str, Any]) -> _Record:
         _check_scalar(name, value)
     device = {name: value for name, value in scalars.items() if isinstance(value, jax.Array)}
     host = {name: _number(value) for name, value in scalars.items() if name not in device}
-    stacked = _stack(device) if device else {}
-    for array in stacked.values():
+    names = sorted(device, key=lambda name: (_dtype_name(device[name].dtype), name))
+    stacked = _stack([device[name] for name in names]) if names else []
+    for array in stacked:
         array.copy_to_host_async()
-    return _Record(step, host, stacked, _names_by_dtype(device))
+    return _Record(step, host, names, stacked)
 
 
 def _merge(scalars: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,16 +218,8 @@ def _dtype_name(dtype: np.dtype) -> str:
 
 # One stack of each dtype costs a quarter of copying 19 scalars one by one.
 @jax.jit
-def _stack(scalars: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    by_dtype = _names_by_dtype(scalars).items()
-    return {dtype: jnp.stack([scalars[name] for name in names]) for dtype, names in by_dtype}
-
-
-def _names_by_dtype(scalars: Mapping[str, jax.Array]) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for name in sorted(scalars):
-        names.setdefault(_dtype_name(scalars[name].dtype), []).append(name)
-    return names
+def _stack(scalars: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.stack([*same]) for _, same in groupby(scalars, key=lambda scalar: scalar.dtype)]
 
 
 def _number(value: Any) -> float:
@@ -235,29 +228,8 @@ def _number(value: Any) -> float:
     return int(plain) if isinstance(plain, int) and abs(plain) < 2**63 else float(plain)
 
 
-def _drain(file: _File, pending: deque[_Record], wait_above: int) -> None:
-    """Write what has arrived, in order, waiting while more than so many records are left."""
-    while pending:
-        record = pending[0]
-        if len(pending) <= wait_above and not all(map(_is_ready, record.on_device.values())):
-            return
-        scalars = dict(record.on_host)
-        for dtype, array in record.on_device.items():
-            values = map(_number, np.asarray(array).tolist())
-            scalars |= zip(record.names[dtype], values, strict=True)
-        file.append(encode(record.step, scalars))
-        pending.popleft()
-
-
 def _is_ready(array: jax.Array) -> bool:
     return array.is_ready()  # pyright: ignore[reportAttributeAccessIssue]: not declared
-
-
-def _finish(file: _File, pending: deque[_Record]) -> None:
-    try:
-        _drain(file, pending, wait_above=0)
-    finally:
-        file.close()
 
 
 class _File:
@@ -269,6 +241,7 @@ class _File:
     """
 
     def __init__(self, path: Path):
+        self.pending: deque[_Record] = deque()
         if path.is_dir():
             raise IsADirectoryError(
                 f"mekax: expected the path of a file to record to, got the folder {path}. "
@@ -281,12 +254,30 @@ class _File:
             self._size = self._intact(path)
             self._file.truncate(self._size)
             if not self._size:
-                self.append(_FIRST_LINE)
+                self._append(_FIRST_LINE)
         except BaseException:
             self._file.close()
             raise
 
-    def append(self, lines: bytes) -> None:
+    def write_pending(self, wait_above: int = 0) -> None:
+        """Write what has arrived, in order, waiting while more than so many records are left."""
+        while self.pending:
+            step, scalars, names, arrays = self.pending[0]
+            if len(self.pending) <= wait_above and not all(map(_is_ready, arrays)):
+                return
+            values = [_number(value) for array in arrays for value in np.asarray(array).tolist()]
+            self._append(encode(step, {**scalars, **dict(zip(names, values, strict=True))}))
+            self.pending.popleft()
+
+    def close(self) -> None:
+        """Write everything, wait for the disk and close the file."""
+        try:
+            self.write_pending()
+        finally:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def _append(self, lines: bytes) -> None:
         """Append lines, all of them or none."""
         try:
             written = 0
@@ -296,12 +287,6 @@ class _File:
             self._file.truncate(self._size)
             raise
         self._size += len(lines)
-
-    def close(self) -> None:
-        """Wait for the disk and close the file."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
 
     def _lock(self, path: Path) -> None:
         if fcntl is None:
@@ -321,18 +306,17 @@ class _File:
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             first = content[: len(_FIRST_LINE)]
             begin = content.rfind(b"\n", 0, len(content) - 1) + 1
-            last, end = content[begin:], len(content)
+            last = content[begin:]
+        if _FIRST_LINE.startswith(first) and first != _FIRST_LINE:
+            return 0  # killed while the first line was written
         if first != _FIRST_LINE:
-            if _FIRST_LINE.startswith(first):
-                return 0  # killed while the first line was written
             raise ValueError(
                 f"mekax: expected {path} to be a recording or not to exist, but it does not begin "
                 f"with {HEADER}. Pass another path; the file has been left as it is."
             )
-        if begin == 0:
-            return end
         try:
-            decode(last)
+            if begin:
+                decode(last)
         except ValueError:
             return begin  # such as the zeros that a crash of the machine may leave
-        return end if last.endswith(b"\n") else begin
+        return begin + len(last) if last.endswith(b"\n") else begin

@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-PAGE, PICTURE = "view.html", "view.png"
-
 
 def view(paths: Sequence[Path], out: str | None, say: Callable[[str], None]) -> None:
     """Write the report of some runs, in place of an earlier one.
@@ -34,14 +32,12 @@ def view(paths: Sequence[Path], out: str | None, say: Callable[[str], None]) -> 
     from .picture import picture
 
     groups = group(runs)
-    target = folder / PAGE
+    target = folder / "view.html"
     text = page(groups, f"mekax {importlib.metadata.version('mekax')}")
     target.write_text(text, encoding="utf-8", newline="\n")  # as the scripts were hashed
-    pictures = [picture(one, folder / _file(one.name, len(groups))) for one in groups]
+    pictures = []
+    for one in groups:
+        safe = re.sub(r"[^\w-]+", "-", one.name).strip("-") or "other"
+        name = "view.png" if len(groups) == 1 else f"view-{safe}.png"
+        pictures.append(picture(one, folder / name))
     say(f"Report: {target} (open it in a browser), {', '.join(map(str, pictures))}")
-
-
-def _file(group: str, groups: int) -> str:
-    """Name of the picture of a group."""
-    safe = re.sub(r"[^\w-]+", "-", group).strip("-")
-    return PICTURE if groups == 1 else f"view-{safe or 'other'}.png"

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import pandas as pd
 
 from .quantities import MISMATCH, NEWTON_RATIO, derive
-from .recording import Recording, Series
+from .sources import finite
 
 _ENOUGH = 40  # records, below which quarters say little
 DIFFERENCES = 3  # metric "differentiation" where a model is differentiated by differences
 
 
-def findings(run: Recording) -> list[str]:
+def findings(recorded: Mapping[str, pd.Series]) -> Iterator[str]:
     """Sentences about the last quarter of a run, against the first where that matters.
 
     Thresholds are round numbers: a finding says where to look, not what to do.
     """
-    return list(_found(derive(run.series)))
-
-
-def _found(run: Mapping[str, Series]) -> Iterator[str]:
+    run = derive(recorded)
+    # Comparisons with NaN, which stands for what is not known, are false.
     mismatch = _quarter(run, "gradient_mismatch", enough=1)
     if mismatch > MISMATCH:
         yield (
@@ -45,44 +44,37 @@ def _found(run: Mapping[str, Series]) -> Iterator[str]:
         yield f"The batch may be larger than needed: signal-to-noise ratio {snr:.2g}."
     if (slope_ratio := _quarter(run, "slope_ratio")) < 0.3:
         yield f"Miscalibrated: {slope_ratio:.2g} of the predicted slope is confirmed."
-    rise = _growth(run, "curvature")
-    if rise > 10:
+    if (rise := _growth(run, "curvature")) > 10:
         yield f"Curvature rising: {rise:.2g} times that of the first quarter."
     elif (fall := _growth(run, "radius")) < 1e-3:
         yield f"Trust region collapsing: its radius is {fall:.1g} of the first quarter's."
     if (ratio := _quarter(run, NEWTON_RATIO)) > 1.8:
         yield f"At the edge of stability: {ratio:.2g} Newton steps a step."
-    adapted = run.get("num_adaptations")
-    if adapted and adapted.steps.size >= _ENOUGH and not _last(run, "phase") < 1:
-        begin = 3 * adapted.steps.size // 4
-        gained, made = (array[-1] - array[begin] for array in (adapted.values, adapted.steps))
-        if gained < made / 2:
+    adapted = run.get("num_adaptations", pd.Series(dtype=float))
+    if adapted.size >= _ENOUGH and not _last(run, "phase") < 1:
+        late = adapted.tail(adapted.size - 3 * adapted.size // 4)
+        steps = late.index[-1] - late.index[0]
+        if late.iloc[-1] - late.iloc[0] < steps / 2:
             yield "Few steps are made as chosen: does something change the updates after the rule?"
 
 
-# Comparisons with NaN, which stands for what is not known, are false.
-
-
-def _last(run: Mapping[str, Series], name: str) -> float:
-    finite = run[name].values if name in run else np.empty(0)
-    finite = finite[np.isfinite(finite)]
-    return float(finite[-1]) if finite.size else np.nan
+def _last(run: Mapping[str, pd.Series], name: str) -> float:
+    values = finite(run.get(name, pd.Series(dtype=float)))
+    return values.iloc[-1] if values.size else np.nan
 
 
 def _quarter(
-    run: Mapping[str, Series], name: str, last: bool = True, enough: int = _ENOUGH
+    run: Mapping[str, pd.Series], name: str, first: bool = False, enough: int = _ENOUGH
 ) -> float:
     """Median of what is finite in the last quarter, or the first; NaN of too few records."""
-    if name not in run or run[name].values.size < enough:
+    if name not in run or run[name].size < enough:
         return np.nan
-    values = run[name].values
-    quarter = max(1, values.size // 4)
-    part = values[-quarter:] if last else values[:quarter]
-    part = part[np.isfinite(part)]
-    return float(np.median(part)) if part.size else np.nan
+    size = max(1, run[name].size // 4)
+    values = run[name].head(size) if first else run[name].tail(size)
+    return finite(values).median()
 
 
-def _growth(run: Mapping[str, Series], name: str) -> float:
+def _growth(run: Mapping[str, pd.Series], name: str) -> float:
     """Median of the last quarter over that of the first; NaN unless both are positive."""
-    first, last = _quarter(run, name, last=False), _quarter(run, name)
+    first, last = _quarter(run, name, first=True), _quarter(run, name)
     return last / first if first > 0 and last > 0 else np.nan

@@ -9,6 +9,7 @@ let reach = null;
 
 const number = (v) => String(+v.toPrecision(4));
 const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/%/g, "&#37;");
+const asRecorded = (line) => line.dash === "solid" || line.dash === "faint";
 const extent = (values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
 
 function medians(values) {
@@ -50,6 +51,7 @@ class Plot {
     this.div.on("plotly_doubleclick", () => this.group.show(null));
     this.div.on("plotly_hover", (event) => this.group.point(this, event.xvals[0]));
     this.div.on("plotly_unhover", () => this.group.point(this, null));
+    this.drawn = true;
   }
 
   inSight() {
@@ -59,10 +61,10 @@ class Plot {
 
   smooth() {
     for (const line of this.content.lines) {
-      const edge = (sign) => line.values.map((v, k) =>
-        v === null || line.spread[k] === null ? null : v + sign * line.spread[k]);
+      const edge = (sign) => medians(line.values.map((v, k) =>
+        v === null || line.spread[k] === null ? null : v + sign * line.spread[k]));
       line.middle = line.strong ? medians(line.values) : null;
-      line.edges = line.strong && line.spread ? [medians(edge(-1)), medians(edge(1))] : null;
+      line.edges = line.strong && line.spread ? [edge(-1), edge(1)] : null;
     }
   }
 
@@ -70,7 +72,7 @@ class Plot {
     const lines = this.content.lines.filter((line) => !this.group.hidden.has(line.run));
     let [first, last] = this.group.zoom || extent(lines.flatMap(({ steps }) => [steps[0], steps[steps.length - 1]]));
     if (first >= last) [first, last] = lines.length ? [first - 0.5, last + 0.5] : [0, 1];
-    const within = lines.flatMap((line) => (line.dash === "solid" || line.dash === "faint" ? line.values : line.middle)
+    const within = lines.flatMap((line) => (asRecorded(line) ? line.values : line.middle)
       .filter((v, k) => v !== null && line.steps[k] >= first && line.steps[k] <= last));
     const { f, own, axis } = scaleOf(this.kind, within);
     const marks = this.content.marks.filter(([height]) => f(height) !== null);
@@ -96,23 +98,21 @@ class Plot {
           y: f(height), showarrow: false, font: { size: 10, color: "#777" } })),
     }, CONFIG);
     if (!this.drawn) this.listen();
-    this.drawn = true;
   }
 
   traces(line, place, foot) {
-    const { name, color } = this.group.runs[line.run], pale = line.dash === "solid" || line.dash === "faint";
+    const { name, color } = this.group.runs[line.run], pale = asRecorded(line);
     const common = { x: line.steps, mode: "lines", line: { color, width: 1 }, hoverinfo: "skip" };
     const result = [];
-    if (line.edges) {
-      // One closed shape for every stretch without a gap.
+    if (line.edges) { // one closed shape for every stretch without a gap
       const [lower, upper] = line.edges, x = [], y = [];
-      for (let k = 0; k < lower.length; k++) {
-        if (lower[k] === null) continue;
-        const begin = k;
-        while (k + 1 < lower.length && lower[k + 1] !== null) k++;
-        const there = line.steps.slice(begin, k + 1), at = (v) => place(Math.max(v, foot));
-        x.push(...there, ...there.slice().reverse(), null);
-        y.push(...upper.slice(begin, k + 1).map(at), ...lower.slice(begin, k + 1).reverse().map(at), null);
+      const add = (step, v) => { x.push(step); y.push(v === null ? null : place(Math.max(v, foot))); };
+      for (let begin = 0, k = 0; k <= lower.length; k++) {
+        if (k < lower.length && lower[k] !== null) continue;
+        for (let i = begin; i < k; i++) add(line.steps[i], upper[i]);
+        for (let i = k - 1; i >= begin; i--) add(line.steps[i], lower[i]);
+        add(null, null);
+        begin = k + 1;
       }
       result.push({ ...common, x, y, line: { width: 0 }, fill: "toself", fillcolor: color + "26" });
     }
@@ -132,16 +132,12 @@ class Group {
     const figures = [...section.querySelectorAll("figure")];
     this.plots = content.plots.map((plot, index) => new Plot(this, plot, figures[index]));
     section.querySelector("button.whole").onclick = () => this.show(null);
-    for (const box of section.querySelectorAll("input[type=checkbox]"))
-      box.onchange = () => {
-        if (box.checked) this.hidden.delete(+box.dataset.run); else this.hidden.add(+box.dataset.run);
-        this.draw();
-      };
+    section.querySelectorAll("input[type=checkbox]").forEach((box, run) => {
+      box.onchange = () => { this.hidden[box.checked ? "delete" : "add"](run); redraw(this.plots); };
+    });
   }
 
-  draw() { redraw(this.plots); }
-
-  show(zoom) { this.zoom = zoom; this.draw(); }
+  show(zoom) { this.zoom = zoom; redraw(this.plots); }
 
   point(source, step) { // the same step in the other plots
     for (const plot of this.plots)
@@ -157,7 +153,7 @@ function redraw(plots) {
   for (const plot of plots) waiting.add(plot);
 }
 function drawNext() {
-  const plots = [...waiting], next = plots.find((plot) => plot.inSight()) ?? plots[0];
+  const next = [...waiting].find((plot) => plot.inSight()) ?? [...waiting][0];
   next.draw();
   waiting.delete(next);
   document.documentElement.dataset.waiting = String(waiting.size);
@@ -167,7 +163,8 @@ function drawNext() {
 const sections = [...document.querySelectorAll("section")];
 const groups = JSON.parse(document.getElementById("data").textContent)
   .map((content, index) => new Group(content, sections[index]));
-for (const group of groups) group.draw();
+const plots = groups.flatMap((group) => group.plots);
+redraw(plots);
 const sliders = document.querySelectorAll("input[type=range]");
 for (const slider of sliders)
   slider.oninput = () => {
@@ -175,5 +172,6 @@ for (const slider of sliders)
     for (const other of sliders) other.value = slider.value;
     for (const text of document.querySelectorAll("output"))
       text.textContent = reach === 0 ? "none" : reach === null ? "median of 2 %" : `median of ${2 * reach + 1} points`;
-    for (const group of groups) { for (const plot of group.plots) plot.smooth(); group.draw(); }
+    for (const plot of plots) plot.smooth();
+    redraw(plots);
   };

@@ -15,29 +15,21 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from ..plots import colors
 from .findings import findings
-from .quantities import Drawn, Trace, draw
-from .recording import Recording
-
-_DIGITS = 5  # of the numbers in plots
+from .quantities import Drawn, draw
+from .sources import Recording, finite
 
 
 class Group(NamedTuple):
-    """Runs that are compared with each other.
+    """Runs that are compared with each other."""
 
-    Attributes:
-      name: such as the problem; may be empty.
-      runs: the recordings.
-      colors: of the runs, the same within a family.
-      plots: what there is to show of them.
-    """
-
-    name: str
+    name: str  # such as the problem; may be empty
     runs: list[Recording]
-    colors: list[str]
+    colors: list[str]  # of the runs, the same within a family
     plots: list[Drawn]
 
 
@@ -52,19 +44,17 @@ def group(runs: Sequence[Recording]) -> list[Group]:
 
 
 def page(groups: Sequence[Group], made_by: str) -> str:
-    """The whole page.
-
-    Args:
-      groups: what to show.
-      made_by: name and version of the program.
-    """
-    plotly, script, style = get_plotlyjs(), _file("page.js"), _file("page.css")
+    """The whole page; `made_by` is name and version of the program."""
+    folder = resources.files("mekax.experiments.view")
+    script, style = ((folder / f"page.{end}").read_text("utf-8") for end in ("js", "css"))
+    plotly = get_plotlyjs()
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
         f"script-src {_digest(plotly)} {_digest(script)}; style-src 'unsafe-inline'"
     )
     title = ", ".join(run.name for group in groups for run in group.runs[:3])
-    sections = "".join(_section(group, index) for index, group in enumerate(groups))
+    data = json.dumps([_content(group) for group in groups], separators=(",", ":"))
+    data = data.replace("<", "\\u003c")  # so that no script element ends in it
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -80,8 +70,8 @@ def page(groups: Sequence[Group], made_by: str) -> str:
 Strong lines are running medians, faint ones what was recorded; of long lines, the smallest, middle
 and largest of every few values are shown. Written by {escape(made_by)}.</p>
 <noscript><p class="warning">The plots need JavaScript; view.png shows them without.</p></noscript>
-{sections}
-<script type="application/json" id="data">{_json([_content(group) for group in groups])}</script>
+{"".join(map(_section, groups))}
+<script type="application/json" id="data">{data}</script>
 <script>{plotly}</script>
 <script>{script}</script>
 </body>
@@ -89,42 +79,30 @@ and largest of every few values are shown. Written by {escape(made_by)}.</p>
 """
 
 
-def _file(name: str) -> str:
-    return (resources.files("mekax.experiments.view") / name).read_text(encoding="utf-8")
-
-
 def _digest(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _json(content: Any) -> str:
-    """JSON in which no script element ends."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _section(group: Group, index: int) -> str:
+def _section(group: Group) -> str:
     heading = f"<h2>{escape(group.name)}</h2>" if group.name else ""
     toggles = "".join(
-        f'<label><input type="checkbox" autocomplete="off" checked data-run="{number}"> '
-        f'<svg width="12" height="12"><rect width="12" height="12" fill="{color}"/></svg> '
-        f"{escape(run.name)}</label>"
-        for number, (run, color) in enumerate(zip(group.runs, group.colors, strict=True))
+        f'<label><input type="checkbox" autocomplete="off" checked> <svg width="12" height="12">'
+        f'<rect width="12" height="12" fill="{color}"/></svg> {escape(run.name)}</label>'
+        for run, color in zip(group.runs, group.colors, strict=True)
     )
     warnings = "".join(
         f'<p class="warning">{escape(run.name)}: {escape(run.note)}</p>'
         for run in group.runs
         if run.note
     )
-    figures = "".join(_figure(drawn) for drawn in group.plots)
-    return f"""<section data-group="{index}">
+    return f"""<section>
 {heading}{warnings}
 {_table(group.runs)}
 <div class="bar">{toggles}
 <label>smoothing <input type="range" autocomplete="off" min="0" max="7" value="3">
 <output>median of 2 %</output></label>
 <button class="whole">whole run</button></div>
-<div class="plots">{figures}</div>
+<div class="plots">{"".join(map(_figure, group.plots))}</div>
 </section>
 """
 
@@ -142,62 +120,48 @@ def _figure(drawn: Drawn) -> str:
 
 def _table(runs: Sequence[Recording]) -> str:
     """The runs in numbers, medians of the last tenth, and what stands out."""
-    loss = "loss_mean" if any("loss_mean" in run.series for run in runs) else "loss"
-    columns = {
-        "loss": loss,
-        "step size": "step_size",
-        "signal-to-noise": "snr",
-        "slope ratio": "slope_ratio",
-        "gain": "gain",
-        "rejected": "num_rejected",
-    }
-    shown = {w: name for w, name in columns.items() if any(name in run.series for run in runs)}
-    head = "".join(f'<th class="number">{words}</th>' for words in ("steps", *shown))
-    rows = ""
+    rows = []
     for run in runs:
-        steps = max(int(series.steps[-1]) for series in run.series.values())
-        numbers = [f"{steps:,}", *(_late(run, name) for name in shown.values())]
-        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
-        remarks = "<br>".join(map(escape, findings(run))) or "–"
-        rows += f"<tr><td>{escape(run.name)}</td>{cells}<td>{remarks}</td></tr>"
-    return (
-        f"<table><tr><th>run</th>{head}<th>what stands out in the last quarter</th></tr>"
-        f"{rows}</table>"
-    )
+        columns = {
+            "loss": "loss_mean" if "loss_mean" in run.series else "loss",
+            "step size": "step_size",
+            "signal-to-noise": "snr",
+            "slope ratio": "slope_ratio",
+            "gain": "gain",
+            "rejected": "num_rejected",
+        }
+        steps = max(series.index[-1] for series in run.series.values())
+        known = {words: name for words, name in columns.items() if name in run.series}
+        late = {words: _late(run.series[name]) for words, name in known.items()}
+        rows.append({"run": escape(run.name), "steps": f"{steps:,}", **late})
+    remarks = ["<br>".join(map(escape, findings(run.series))) or "–" for run in runs]
+    frame = pd.DataFrame(rows).assign(**{"what stands out in the last quarter": remarks})
+    with pd.option_context("display.max_colwidth", None):
+        return frame.to_html(index=False, escape=False, border=0, na_rep="")
 
 
-def _late(run: Recording, name: str) -> str:
-    series = run.series.get("loss" if name not in run.series and name == "loss_mean" else name)
-    if series is None:
-        return ""
-    late = series.values[-max(1, series.values.size // 10) :]
-    late = late[np.isfinite(late)]
-    return f"{np.median(late):.3g}" if late.size else "not finite"
+def _late(series: pd.Series) -> str:
+    late = finite(series.tail(max(1, series.size // 10)))
+    return f"{late.median():.3g}" if late.size else "not finite"
 
 
 def _content(group: Group) -> dict[str, Any]:
+    """What the script draws."""
     runs = zip(group.runs, group.colors, strict=True)
-    return {
-        "runs": [{"name": run.name, "color": color} for run, color in runs],
-        "plots": [
+    plots = []
+    for plot, traces in group.plots:
+        lines = [
             {
-                "unit": plot.unit,
-                "scale": plot.scale,
-                "marks": plot.marks,
-                "lines": [_line(trace) for trace in traces],
+                **trace._asdict(),
+                "steps": trace.values.index.tolist(),
+                "values": _numbers(trace.values),
+                "spread": None if trace.spread is None else _numbers(trace.spread),
             }
-            for plot, traces in group.plots
-        ],
-    }
+            for trace in traces
+        ]
+        plots.append({"unit": plot.unit, "scale": plot.scale, "marks": plot.marks, "lines": lines})
+    return {"runs": [{"name": run.name, "color": color} for run, color in runs], "plots": plots}
 
 
-def _line(trace: Trace) -> dict[str, Any]:
-    numbers = {"values": _numbers(trace.values)}
-    if trace.spread is not None:
-        numbers["spread"] = _numbers(trace.spread)
-    steps = trace.steps.tolist()
-    return {**trace._asdict(), "spread": None, "steps": steps, **numbers}
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(v) else float(f"{v:.{_DIGITS}g}") for v in values.tolist()]
+def _numbers(values: pd.Series) -> list[float | None]:
+    return [None if np.isnan(value) else float(f"{value:.5g}") for value in values]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from .recording import Recording, Series
+from .sources import Recording, finite
 
 Dash = Literal["solid", "dashed", "dotted", "faint"]
 
@@ -31,47 +32,26 @@ class Line(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """One plot of a report.
-
-    Attributes:
-      title: what it shows.
-      unit: of the vertical axis.
-      lines: the quantities; those that a run has not recorded are left out.
-      read: how to read the plot.
-      signs: patterns to look for, and what they mean.
-      scale: of the vertical axis, unless the values do not suit it.
-      marks: heights of special meaning, with their names.
-    """
+    """One plot of a report."""
 
     title: str
-    unit: str
-    lines: tuple[Line, ...]
-    read: str
-    signs: tuple[tuple[str, str], ...] = ()
-    scale: Literal["log", "linear"] = "log"
-    marks: tuple[tuple[float, str], ...] = ()
+    unit: str  # of the vertical axis
+    lines: tuple[Line, ...]  # those that a run has not recorded are left out
+    read: str  # how to read the plot
+    signs: tuple[tuple[str, str], ...] = ()  # patterns to look for, and what they mean
+    scale: Literal["log", "linear"] = "log"  # of the vertical axis, unless values do not suit it
+    marks: tuple[tuple[float, str], ...] = ()  # heights of special meaning, with their names
 
 
 class Trace(NamedTuple):
-    """A line of one run, ready to be drawn.
+    """A line of one run, ready to be drawn."""
 
-    Attributes:
-      run: counted from 0.
-      label: what it is, besides the name of the run.
-      dash: how it is drawn.
-      strong: whether running medians are drawn over what was recorded.
-      steps: increasing, shape (n,).
-      values: shape (n,), finite or NaN.
-      spread: half the width of a band around the line, shape (n,), finite or NaN; or None.
-    """
-
-    run: int
-    label: str
+    run: int  # counted from 0
+    label: str  # what it is, besides the name of the run
     dash: Dash
-    strong: bool
-    steps: np.ndarray
-    values: np.ndarray
-    spread: np.ndarray | None
+    strong: bool  # whether running medians are drawn over what was recorded
+    values: pd.Series  # finite or NaN; indexed by step
+    spread: pd.Series | None  # half the width of a band around the line, likewise
 
 
 class Drawn(NamedTuple):
@@ -264,77 +244,66 @@ def draw(runs: Sequence[Recording]) -> list[Drawn]:
     plots = [*PLOTS, *(Plot(n, n, (Line(n, n),), "As recorded.", scale="linear") for n in others)]
     series = [derive(run.series) for run in runs]
     points = min(1_500, max(300, 3_000 // len(runs)))  # of a line; keeps pages below 6 MB
-    drawn = []
-    for plot in plots:
-        traces = [t for run, one in enumerate(series) for t in _traces(plot, run, one, points)]
-        drawn += [Drawn(plot, traces)] if traces else []
-    return drawn
+    drawn = [
+        Drawn(plot, [t for run, one in enumerate(series) for t in _traces(plot, run, one, points)])
+        for plot in plots
+    ]
+    return [one for one in drawn if one.traces]
 
 
-def derive(recorded: Mapping[str, Series]) -> dict[str, Series]:
+def derive(recorded: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
     """All quantities: what was recorded, and what follows from it."""
     series = dict(recorded)
 
-    def add(name: str, compute: Callable[..., np.ndarray], *of: str) -> None:
+    def add(name: str, compute: Callable[..., pd.Series], *of: str) -> None:
         if all(quantity in series for quantity in of):
-            steps, values = _together(series, *of)
-            with np.errstate(all="ignore"):
-                series[name] = Series(steps, compute(*values))
+            series[name] = compute(*(one for _, one in _together(series, *of).items()))
 
     # Slope and curvature are per unit length, so that the length of the step is needed as well.
     if "step_length" not in series:
-        add("step_length", np.multiply, "step_size", "direction_norm")
-    add(_DESCENT, np.negative, "slope")
+        add("step_length", lambda size, norm: size * norm, "step_size", "direction_norm")
+    add(_DESCENT, lambda slope: -slope, "slope")
     add(NEWTON_RATIO, _newton_ratio, "step_length", "curvature", "slope")
-    add(_NEWTON_STEP, lambda size, r: size / np.where(r > 0, r, np.nan), "step_size", NEWTON_RATIO)
+    add(_NEWTON_STEP, lambda size, ratio: size / ratio.where(ratio > 0), "step_size", NEWTON_RATIO)
     add(_STABILITY_EDGE, lambda step: 2 * step, _NEWTON_STEP)
-    for name, change in ((_PREDICTED, "predicted_change"), (_REALIZED, "realized_change")):
-        if change in series:
-            steps, values = series[change]
-            gaps = np.diff(steps, prepend=steps[0] - 1)  # a record stands for the steps before it
-            series[name] = Series(steps, np.cumsum(np.where(np.isfinite(values), values, 0) * gaps))
+    add(_PREDICTED, _summed, "predicted_change")
+    add(_REALIZED, _summed, "realized_change")
     return series
 
 
-def _newton_ratio(length: np.ndarray, curvature: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def _newton_ratio(length: pd.Series, curvature: pd.Series, slope: pd.Series) -> pd.Series:
     """Step over Newton step, −L h / s; NaN where the line has no minimum ahead."""
-    return np.where((slope < 0) & (curvature > 0), -length * curvature / slope, np.nan)
+    return (-length * curvature / slope).where((slope < 0) & (curvature > 0))
 
 
-def _together(series: Mapping[str, Series], *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
+def _summed(change: pd.Series) -> pd.Series:
+    """Running sum, in which a record stands for the steps before it."""
+    gaps = np.diff(change.index, prepend=change.index[0] - 1)
+    return (change.where(np.isfinite(change), 0) * gaps).cumsum()
+
+
+def _together(series: Mapping[str, pd.Series], *names: str) -> pd.DataFrame:
     """Several quantities at the steps that have all of them."""
-    steps = series[names[0]].steps
-    for name in names[1:]:
-        steps = np.intersect1d(steps, series[name].steps, assume_unique=True)
-    return steps, [series[n].values[np.isin(series[n].steps, steps)] for n in names]
+    return pd.concat({name: series[name] for name in names}, axis=1, join="inner")
 
 
-def _traces(plot: Plot, run: int, series: Mapping[str, Series], points: int) -> Iterator[Trace]:
+def _traces(plot: Plot, run: int, series: Mapping[str, pd.Series], points: int) -> Iterator[Trace]:
     lines = [line for line in plot.lines if line.quantity in series]
-    lines = [line for line in lines if np.isfinite(series[line.quantity].values).any()]
+    lines = [line for line in lines if finite(series[line.quantity]).size]
     solid = any(line.dash == "solid" for line in lines)
     for quantity, label, dash, spread in lines:
-        band = spread in series
-        names = (quantity, spread) if band else (quantity,)
-        steps, values = _together(series, *names)
-        kept = thin(values[0], points)
-        finite = [np.where(np.isfinite(v), v, np.nan)[kept] for v in values]
-        half = finite[1] if band else None
-        yield Trace(run, label, dash, dash != "faint" or not solid, steps[kept], finite[0], half)
+        frame = _together(series, quantity, *([spread] if spread in series else []))
+        frame = frame.iloc[thin(frame[quantity].to_numpy(), points)]
+        frame = frame.where(np.isfinite(frame))
+        strong = dash != "faint" or not solid
+        yield Trace(run, label, dash, strong, frame[quantity], frame.get(spread))
 
 
 def thin(values: np.ndarray, points: int) -> np.ndarray:
-    """Which values of a long line to draw so that no spike is lost.
+    """Which values of a long line to draw so that no spike is lost: indices, at most `points`.
 
     Of every few values in a row the smallest, the middle one and the largest are kept, so that
     every point that is drawn was recorded. Values that are not finite count as the largest.
-
-    Args:
-      values: shape (n,).
-      points: how many may be kept, at least 3.
-
-    Returns:
-      Indices, increasing, shape (at most `points`,); all of them if there are no more.
 
     Example:
       >>> thin(np.array([0.0, 1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0]), points=6).tolist()

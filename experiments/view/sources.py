@@ -5,17 +5,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..errors import UsageError
 from ..registry import OPTIMIZERS
 from ..results import JOBS, jobs, read_job
-from .recording import Recording, Series, read
+from .recording import HEADER, decode
 
 _EXPECTED = "Name a file that a Recorder wrote, or a folder that mekax compare wrote."
-_NOT_DRAWN = {"run", "step", "iterate", "seconds"}  # columns of results
+_NOT_DRAWN = ["run", "iterate", "seconds"]  # columns of results
+_NAMED = 5  # damaged lines whose numbers are given
+
+
+class Recording(NamedTuple):
+    """What a training recorded."""
+
+    name: str
+    series: dict[str, pd.Series]  # by quantity, float64, finite or not; indexed by increasing steps
+    group: str = ""  # what the runs that it compares with share, such as the problem
+    family: str = ""  # what runs share that differ by the seed alone, such as the optimizer
+    note: str = ""  # what is to be known about it, in sentences
+
+
+def finite(values: pd.Series) -> pd.Series:
+    """Those that are finite."""
+    return values.replace([np.inf, -np.inf], np.nan).dropna()
 
 
 def load(paths: Sequence[Path]) -> list[Recording]:
@@ -46,17 +63,61 @@ def _of(path: Path) -> list[Recording]:
         content = read_job(path)
         if content is None and (path.parent / JOBS).is_dir():  # of what all runs share
             return _runs(*jobs(path.parent))
-        return _runs([content] if content else [], [] if content else [path])
+        return _runs([content], []) if content else _runs([], [path])
     if not path.is_dir():
         return [read(path)]
-    compared = _runs(*jobs(path)) if (path / JOBS).is_dir() else []
-    recordings = [read(file) for file in sorted(path.glob("*.jsonl"))]
-    if not compared and not recordings:
+    runs = _runs(*jobs(path)) + [read(file) for file in sorted(path.glob("*.jsonl"))]
+    if not runs:
         raise UsageError(
             f"expected recordings, but the folder {path} holds neither the results of a comparison "
             f"nor files that end in .jsonl. {_EXPECTED}"
         )
-    return [*compared, *recordings]
+    return runs
+
+
+def read(path: Path) -> Recording:
+    """Read a recording, also one that is being written or whose writer was killed.
+
+    A last line that was cut off and lines that are damaged are left out, and noted. A record
+    replaces all before it of later steps: a training that continues from a checkpoint repeats
+    steps. Of records of the same step, the last value of a name counts.
+    """
+    try:
+        first, *lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UsageError(
+            f"expected a recording, but {path} cannot be read ({error.strerror or error}). "
+            f"{_EXPECTED}"
+        ) from error
+    if first != HEADER.encode():
+        raise UsageError(
+            f"expected {path} to be a recording, but it does not begin with {HEADER}. {_EXPECTED}"
+        )
+    cut_off = bool(lines and lines.pop())
+    records: list[tuple[int, dict[str, float]]] = []
+    damaged: list[int] = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            step, scalars = decode(line)
+        except ValueError:
+            damaged.append(number)
+            continue
+        if records and step < records[-1][0]:
+            while records and records[-1][0] >= step:
+                records.pop()
+        records.append((step, scalars))
+    if damaged[-1:] == [len(lines) + 1]:  # what a crash may leave at the end, with a line's end
+        cut_off = bool(lines[damaged.pop() - 2])
+    found: dict[str, dict[int, float]] = {}
+    for step, scalars in records:
+        for name, value in scalars.items():
+            found.setdefault(name, {})[step] = value
+    series = {name: pd.Series(values) for name, values in found.items()}
+    named = ", ".join(map(str, damaged[:_NAMED]))
+    more = f", … ({len(damaged)} in all)" if len(damaged) > _NAMED else ""
+    notes = [f"Damaged lines are left out: {named}{more}."] if damaged else []
+    notes += ["The last line was cut off and is left out."] if cut_off else []
+    return Recording(path.stem, series, note=" ".join(notes))
 
 
 def _runs(contents: Sequence[Mapping[str, Any]], damaged: Sequence[Path]) -> list[Recording]:
@@ -95,21 +156,15 @@ def _of_job(content: Mapping[str, Any]) -> Iterator[tuple[Recording, int]]:
         yield Recording(label, series, str(content["workload"]), label, note), int(run["seed"])
 
 
-def _series(columns: Mapping[str, Sequence[Any]], run: int) -> dict[str, Series]:
+def _series(columns: Mapping[str, Sequence[Any]], run: int) -> dict[str, pd.Series]:
     """The columns of a run, evaluated at the last iterate, where null is what is not finite."""
-    runs = columns.get("run", ())
-    iterates = columns.get("iterate", ["last"] * len(runs))
-    rows = [
-        row for row, pair in enumerate(zip(runs, iterates, strict=True)) if pair == (run, "last")
-    ]
-    series = {}
-    for name in columns.keys() - _NOT_DRAWN if rows else ():
-        steps = np.array([columns["step"][row] for row in rows], np.int64)
-        values = [columns[name][row] for row in rows]
-        numbers = np.array([np.nan if value is None else value for value in values], np.float64)
-        if np.isfinite(numbers).any():
-            series[name] = Series(steps, numbers)
-    return series
+    frame = pd.DataFrame(columns)
+    if frame.empty:
+        return {}
+    frame = frame[(frame["run"] == run) & (frame.get("iterate", "last") == "last")]
+    frame = frame.astype({"step": np.int64}).set_index("step")
+    numbers = frame.drop(columns=_NOT_DRAWN, errors="ignore").astype(float)
+    return {str(name): one for name, one in numbers.items() if finite(one).size}
 
 
 def _distinguish(recorded: Sequence[tuple[Path, Recording]]) -> list[Recording]:

@@ -11,17 +11,11 @@ from rich.table import Table
 _WIDTH = 40  # characters of a sparkline
 _BARS = "▁▂▃▄▅▆▇█"
 _METRICS = {
-    "loss": "loss of the batch",
-    "loss_mean": "loss, filtered",
-    "step_size": "step size",
-    "snr": "signal-to-noise",
-    "curvature": "curvature",
-    "slope_ratio": "slope ratio",
-    "radius": "radius",
-    "gain": "gain",
-    "gradient_norm": "gradient norm",
+    "loss": "loss of the batch", "loss_mean": "loss, filtered", "step_size": "step size",
+    "snr": "signal-to-noise", "curvature": "curvature", "slope_ratio": "slope ratio",
+    "radius": "radius", "gain": "gain", "gradient_norm": "gradient norm",
     "num_rejected": "rejected batches",
-}
+}  # fmt: skip
 
 
 def metrics_table(columns: Mapping[str, np.ndarray]) -> Table:
@@ -47,15 +41,13 @@ def sparkline(values: np.ndarray) -> str:
       >>> sparkline(np.array([1.0, 10.0, 100.0, np.nan, 1000.0]))
       '▁▃▆ █'
     """
-    group = math.ceil(values.size / _WIDTH)
-    parts = [values[begin : begin + group] for begin in range(0, values.size, group)]
+    parts = np.array_split(values, min(values.size, _WIDTH))
     finite = [part[np.isfinite(part)] for part in parts]
     middles = np.array([np.median(part) if part.size else np.nan for part in finite])
-    known = middles[np.isfinite(middles)]
-    if not known.size:
+    if np.isnan(middles).all():
         return " " * middles.size
-    if known.min() > 0 and known.max() / 10 > known.min():
-        middles, known = np.log(middles), np.log(known)
-    low, extent = known.min(), max(known.max() - known.min(), np.finfo(float).tiny)
-    heights = (middles - low) / extent * (len(_BARS) - 1)
+    low, high = np.nanmin(middles), np.nanmax(middles)
+    if low > 0 and high / 10 > low:
+        middles, low, high = np.log(middles), np.log(low), np.log(high)
+    heights = (middles - low) / max(high - low, np.finfo(float).tiny) * (len(_BARS) - 1)
     return "".join(_BARS[round(h)] if math.isfinite(h) else " " for h in heights)

@@ -12,7 +12,8 @@ import optax
 import pytest
 from mekax.experiments import Recorder
 from mekax.experiments.errors import UsageError
-from mekax.experiments.view.recording import HEADER, read
+from mekax.experiments.view.recording import HEADER
+from mekax.experiments.view.sources import read
 from mekax.optimizers import adameka, metrics
 
 
@@ -77,7 +78,7 @@ def test_records_a_training_whose_state_is_donated(path):
             recorder.write(count, metrics(state))
             expected.append(float(metrics(state)["step_size"]))
     series = read(path).series["step_size"]
-    assert series.steps.tolist() == list(range(80))
+    assert series.index.tolist() == list(range(80))
     np.testing.assert_allclose(series.values, expected, rtol=1e-7)
 
 
@@ -108,7 +109,7 @@ def test_continued_after_a_torn_line(path):
     whole = path.read_bytes()
     for cut in range(whole.rindex(b"\n", 0, -1) + 1, len(whole)):
         path.write_bytes(whole[:cut])
-        assert read(path).series["loss"].steps.tolist() == [1, 2]
+        assert read(path).series["loss"].index.tolist() == [1, 2]
         record(path, 3)
         assert path.read_bytes() == whole
         assert read(path).note == ""
@@ -121,7 +122,7 @@ def test_continued_after_garbage_at_the_end(path, tail):
         file.write(tail)
     assert "cut off" in read(path).note
     record(path, 3)
-    assert read(path).series["loss"].steps.tolist() == [1, 2, 3]
+    assert read(path).series["loss"].index.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, len(HEADER)])
@@ -129,7 +130,7 @@ def test_continued_after_a_torn_header(path, cut):
     path.parent.mkdir()
     path.write_text(HEADER[:cut])
     record(path, 1)
-    assert read(path).series["loss"].steps.tolist() == [1]
+    assert read(path).series["loss"].index.tolist() == [1]
 
 
 def test_a_long_last_line_is_found(path):
@@ -145,9 +146,9 @@ def test_steps_repeated_from_a_checkpoint_replace_those_before(path):
     with Recorder(path) as recorder:
         recorder.write(3, loss=-1.0)
     series = read(path).series
-    assert series["loss"].steps.tolist() == [1, 2, 3]
+    assert series["loss"].index.tolist() == [1, 2, 3]
     assert series["loss"].values.tolist() == [9, 8, -1]
-    assert series["only_before"].steps.tolist() == [1, 2]
+    assert series["only_before"].index.tolist() == [1, 2]
     assert len(path.read_text().splitlines()) == 6  # nothing was rewritten
 
 
@@ -156,7 +157,7 @@ def test_one_step_may_be_recorded_in_parts(path):
         recorder.write(5, loss=1.0)
         recorder.write(5, accuracy=0.5)
     series = read(path).series
-    assert series["loss"].steps.tolist() == series["accuracy"].steps.tolist() == [5]
+    assert series["loss"].index.tolist() == series["accuracy"].index.tolist() == [5]
 
 
 def test_a_killed_program_loses_nothing_that_was_written(path):
@@ -169,7 +170,7 @@ for step in range(100):
 os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    assert read(path).series["loss"].steps.size == 100
+    assert read(path).series["loss"].size == 100
 
 
 def test_a_program_that_does_not_close_loses_nothing(path):
@@ -273,21 +274,19 @@ def test_a_full_disk_leaves_whole_lines(path):
     assert path.read_bytes() == before
     recorder.write(3, x=1)  # and what could not be written is not lost
     recorder.close()
-    assert read(path).series["x"].steps.tolist() == [1, 2, 3]
+    assert read(path).series["x"].index.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     "line",
     [
         b"garbage",
-        b'{"step": 2, "x": NaN}',
         b'{"step": -1}',
         b'{"step": 1.5}',
         b'{"step": true}',
         b'{"x": 1}',
         b'{"step": 2, "x": "big"}',
         b'{"step": 2, "x": [1]}',
-        b'{"step": 2, "x": ' + b"9" * 30 + b"}",
         b'{"step": 2, "x": 1' + b"9" * 5000 + b"}",
         b"[" * 100_000,
         b"\xff\xfe",
@@ -302,9 +301,9 @@ def test_damage_before_the_end_is_left_out_and_named(path, line):
     damaged = whole + line + b"\n" + b'{"step": 3, "x": 1}\n'
     path.write_bytes(damaged)
     recording = read(path)
-    assert recording.note == "Line 3 is damaged and left out."
-    assert recording.series["loss"].steps.tolist() == [1]
-    assert recording.series["x"].steps.tolist() == [3]
+    assert recording.note == "Damaged lines are left out: 3."
+    assert recording.series["loss"].index.tolist() == [1]
+    assert recording.series["x"].index.tolist() == [3]
     assert path.read_bytes() == damaged
 
 
@@ -313,7 +312,7 @@ def test_much_damage_is_counted(path):
     with path.open("ab") as file:
         file.write(b"garbage\n" * 9 + b'{"step": 2, "loss": 5}\n{"st')
     assert read(path).note == (
-        "9 lines are damaged and left out (3, 4, 5, 6, 7, …). "
+        "Damaged lines are left out: 3, 4, 5, 6, 7, … (9 in all). "
         "The last line was cut off and is left out."
     )
     assert read(path).series["loss"].values.tolist() == [9, 5]
@@ -348,6 +347,6 @@ def test_read_while_another_process_writes(path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, text=True, **pipes) as process:
         assert process.stdout.readline() == "written\n"
-        assert read(path).series["x"].steps.tolist() == [1]
+        assert read(path).series["x"].index.tolist() == [1]
         with pytest.raises(BlockingIOError, match="in use"):
             Recorder(path)

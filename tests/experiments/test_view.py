@@ -217,7 +217,7 @@ def test_quantities_recorded_at_different_steps_meet_where_both_are(tmp_path):
             if step % 3 == 0:
                 recorder.write(step, loss_std=step / 10)
     line = drawn(path)["Loss"]["filtered"]
-    assert line.steps.tolist() == line.values.tolist() == [0, 3, 6, 9]
+    assert line.values.index.tolist() == line.values.tolist() == [0, 3, 6, 9]
     np.testing.assert_allclose(line.spread, [0, 0.3, 0.6, 0.9])
 
 
@@ -278,7 +278,7 @@ def test_the_runs_of_jobs_become_series(tmp_path):
     assert [run.family for run in runs] == ["meka", "meka", "mine"]
     series = runs[0].series
     assert set(series) == {"loss", "step_size", "slope", "train_loss"}
-    assert series["train_loss"].steps.tolist() == [0, 40]
+    assert series["train_loss"].index.tolist() == [0, 40]
     assert series["train_loss"].values.tolist() == [1.0, 0.5]  # at the last iterate
     np.testing.assert_allclose(series["loss"].values[:3], [np.nan, 0.81, 0.729])
     (content,) = data_of(html_of(tmp_path))
@@ -318,7 +318,7 @@ def test_damage_is_shown_as_a_warning(mekax, run):
     lines[5] = b"\x00garbage\n"
     run.write_bytes(b"".join(lines) + b'{"step": 101, "lo')
     result = mekax("view", str(run))
-    warning = "Line 6 is damaged and left out. The last line was cut off and is left out."
+    warning = "Damaged lines are left out: 6. The last line was cut off and is left out."
     assert result.exit_code == 0
     assert f"mine: {warning}" in result.output
     text = (run.parent / "view.html").read_text()
@@ -388,7 +388,7 @@ def test_findings_name_what_stands_out(tmp_path):
                 one = {name: rule(step) for name, rule in other.items()}
                 recorder.write(step, metrics_at(step, num_rejected=0, num_adaptations=step, **one))
         (recording,) = sources.load([path])
-        return " ".join(findings(recording))
+        return " ".join(findings(recording.series))
 
     assert found() == ""
     assert "Noise-dominated" in found(snr=lambda step: 0.5)
@@ -402,10 +402,12 @@ def test_findings_name_what_stands_out(tmp_path):
         assert words in mismatch
     assert "by differences" in found(differentiation=lambda step: DIFFERENCES)
     (recording,) = sources.load([record(tmp_path / "other.jsonl")])
-    assert findings(recording) == ["Batches rejected because something was not finite: 1."]
+    assert list(findings(recording.series)) == [
+        "Batches rejected because something was not finite: 1."
+    ]
     with Recorder(tmp_path / "short.jsonl") as recorder:
         recorder.write(1, metrics_at(1, snr=0.1))
-    assert findings(sources.load([tmp_path / "short.jsonl"])[0]) == []
+    assert list(findings(sources.load([tmp_path / "short.jsonl"])[0].series)) == []
 
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
