@@ -78,7 +78,11 @@ class Recorder:
           TypeError: if something is not a real scalar, or is traced by `jax.jit`.
           ValueError: if steps go back, the recorder is closed, or a name occurs twice.
         """
-        self._check_open()
+        if not self._finish.alive:
+            raise ValueError(
+                "mekax: expected an open Recorder, got one that is closed. Open a new one on the "
+                "same path: it continues the recording."
+            )
         record = _record(self._step(step), _merge(scalars or {}, extra))
         self._last = record.step
         self._file.pending.append(record)
@@ -94,7 +98,6 @@ class Recorder:
         Raises:
           TypeError, ValueError: as `write`; or if the shapes differ.
         """
-        self._check_open()
         values = {name: np.asarray(column) for name, column in columns.items()}
         rows = np.asarray(steps)
         for name, column in values.items():
@@ -119,13 +122,6 @@ class Recorder:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _check_open(self) -> None:
-        if not self._finish.alive:
-            raise ValueError(
-                "mekax: expected an open Recorder, got one that is closed. Open a new one on the "
-                "same path: it continues the recording."
-            )
 
     def _step(self, step: Any) -> int:
         try:
@@ -228,10 +224,6 @@ def _number(value: Any) -> float:
     return int(plain) if isinstance(plain, int) and abs(plain) < 2**63 else float(plain)
 
 
-def _is_ready(array: jax.Array) -> bool:
-    return array.is_ready()  # pyright: ignore[reportAttributeAccessIssue]: not declared
-
-
 class _File:
     """A recording, new or begun before, to which one program appends whole lines.
 
@@ -263,7 +255,8 @@ class _File:
         """Write what has arrived, in order, waiting while more than so many records are left."""
         while self.pending:
             step, scalars, names, arrays = self.pending[0]
-            if len(self.pending) <= wait_above and not all(map(_is_ready, arrays)):
+            arrived = all(array.is_ready() for array in arrays)  # pyright: ignore[reportAttributeAccessIssue]
+            if len(self.pending) <= wait_above and not arrived:
                 return
             values = [_number(value) for array in arrays for value in np.asarray(array).tolist()]
             self._append(encode(step, {**scalars, **dict(zip(names, values, strict=True))}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,177 +61,145 @@ class Drawn(NamedTuple):
     traces: list[Trace]
 
 
+def _plot(title: str, unit: str, lines: tuple[Line, ...], text: str, **more: Any) -> Plot:
+    """A plot whose text says how to read it and, after dashes, each sign and what it means."""
+    read, *signs = " ".join(text.split()).split(" - ")
+    pairs = (sign.partition(": ") for sign in signs)
+    return Plot(title, unit, lines, read, tuple((sign, text) for sign, _, text in pairs), **more)
+
+
 PLOTS = (
-    Plot(
-        "Loss", "loss",
-        (Line("loss", "batch", "faint"), Line("loss_mean", "filtered", spread="loss_std"),
-         Line("train_loss", "whole training set", "dashed"),
-         Line("test_loss", "test set", "dotted")),
-        "Faint: mean loss of each batch. Solid: filtered loss u, with a band of one standard "
-        "deviation √s. Dashed and dotted: loss over the training and the test data, where it was "
-        "evaluated.",
-        (("The band is wider than the descent", "noise-dominated: a batch does not show whether "
-          "steps help. Take larger batches, or evaluate an average of the iterates."),
-         ("The line stays on one side of the faint points", "filter miscalibrated: its predictions "
-          "do not come true. See predicted and realized change."),
-         ("The line rises for long", "the steps are too long: see the step against the Newton "
-          "step, or lower the learning rate of a baseline.")),
-    ),
-    Plot(
-        "Step size", "step size α",
-        (Line("step_size", "chosen", spread="step_size_std"),
-         Line(_NEWTON_STEP, _NEWTON_STEP, "dashed"),
-         Line(_STABILITY_EDGE, _STABILITY_EDGE, "dotted")),
-        "Solid: the step size chosen, updates = −α · direction, with a band of one standard "
-        "deviation of the Newton step. Dashed: the Newton step −s/h, the minimum along the line. "
-        "Dotted: the edge of stability −2s/h, beyond which a step gains nothing. The unit is the "
-        "length of the direction: between directions compare shapes, not heights.",
-        (("Falls steadily while the curvature does not rise", "noise-dominated: the step anneals, "
-          "as it should late in training. Early, larger batches keep it longer."),
-         ("Falls as the curvature rises", "the step follows the curvature; nothing is wrong."),
-         ("Stays near the dotted line", "edge of stability: see the next plot."),
-         ("Falls to 0 at single steps", "rejected batches: see there.")),
-    ),
-    Plot(
-        "Step against the Newton step", "α / Newton step",
-        (Line(NEWTON_RATIO, NEWTON_RATIO),),
-        "The step chosen over the Newton step −s/h of the estimated slope and curvature. At 1 the "
-        "step ends at the minimum along its line; at 2 it gains nothing.",
-        (("Around 2 for long", "edge of stability: the loss oscillates along the steps and falls "
-          "across them. This does no harm while the loss falls."),
-         ("Well above 2", "the curvature is estimated too large for the steps that turn out well, "
-          "or it rises faster than the rule can follow."),
-         ("Below 0.1 for long", "the next batch confirms little of the slope: noise-dominated, or "
-          "trust region collapsing.")),
-        marks=((1, "Newton step"), (2, "edge of stability")),
-    ),
-    Plot(
-        "Descent", "−slope", (Line(_DESCENT, "−slope", spread="slope_std"),),
-        "Estimated descent per unit length along the step, the negative slope, with a band of one "
-        "standard deviation. Above zero the loss falls.",
-        (("The band always reaches zero", "noise-dominated: the batch does not tell downhill from "
-          "uphill."),
-         ("Below zero for long", "the direction leads uphill: old momentum, or a gradient that is "
-          "not that of value_fn.")),
-    ),
-    Plot(
-        "Curvature", "curvature h", (Line("curvature", "curvature", spread="curvature_std"),),
-        "Second derivative of the loss per unit length along the step, with a band of one standard "
-        "deviation. Some optimizers measure it at some steps only and keep it in between.",
-        (("Rises by orders of magnitude", "curvature rising (progressive sharpening): steps must "
-          "shrink with it. Warm-up, normalization layers or smaller initial weights help."),
-         ("Below zero for long", "a saddle or a plateau: the trust region bounds the step, not the "
-          "curvature.")),
-    ),
-    Plot(
-        "Signal-to-noise ratio", "ratio",
-        (Line("snr", "of the slope"), Line("gradient_snr", "of the gradient", "dashed")),
-        "Solid: slope² over its variance. Dashed: ‖m‖² of the filtered gradient over the trace of "
-        "its covariance, far lower because of the noise in thousands of parameters.",
-        (("The solid line stays below 1", "noise-dominated: larger batches allow longer steps."),
-         ("The solid line stays above 100", "too large a batch: smaller ones would lead to nearly "
-          "the same steps at less cost.")),
-        marks=((1, "signal = noise"),),
-    ),
-    Plot(
-        "Gradient norm", "norm",
-        (Line("gradient_norm", "gradient of the batch"),
-         Line("direction_norm", "direction", "dashed")),
-        "Norm of the gradient of the batch and of the direction of the step.",
-        (("Levels off while the loss still falls", "noise-dominated: what is left is the noise of "
-          "the batches."),
-         ("Jumps by orders of magnitude", "outliers in the data, or curvature rising."),
-         ("Falls to 0 at once", "units have died or the loss has saturated: the first steps were "
-          "too long.")),
-    ),
-    Plot(
-        "Kalman gain", "gain K", (Line("gain", "gain"),),
-        "Weight of the newest gradient in the filtered one; 1/K is about the number of gradients "
-        "that it averages.",
-        (("Near 1", "only the newest batch counts: too large a batch, which leaves nothing to "
-          "filter, or a curvature that changes too fast to carry gradients along."),
-         ("Near 0", "noise-dominated: the filter averages over many batches.")),
-    ),
-    Plot(
-        "Radius of the trust region", "step size τ",
-        (Line("radius", "radius τ"), Line("step_size", "step size chosen", "dotted")),
-        "Solid: the step size at which the trust region ends, adapted to what the next batch shows "
-        "after each step. Dotted: the step size chosen within it.",
-        (("Falls by orders of magnitude, and the loss no longer", "trust region collapsing: fresh "
-          "batches do not confirm the predicted descent. Use larger batches, or batches drawn "
-          "independently; check whether something changes the updates after the rule."),
-         ("Far above the steps chosen", "something else limits them: max_step_size, the curvature, "
-          "or the largest number of Newton steps.")),
-    ),
-    Plot(
-        "Slope ratio", "measured / predicted slope", (Line("slope_ratio", "slope ratio"),),
-        "The slope that the next, fresh batch measures over the predicted one, smoothed. At 1, "
-        "predictions come true.",
-        (("Well below 1", "filter miscalibrated: it predicts descent that is the noise of its own "
-          "batch. The trust region makes up for it."),
-         ("Near 0 or below", "noise-dominated: none of the predicted descent is there."),
-         ("Above 1", "there is more descent than predicted: the direction remembers what the batch "
-          "does not show.")),
-        "linear", ((1, "predictions come true"), (0, "nothing is there")),
-    ),
-    Plot(
-        "Predicted and realized change", "change of the loss, summed",
-        (Line(_PREDICTED, "predicted", "dashed"), Line(_REALIZED, "realized")),
-        "Dashed: sum of the predicted changes of the loss. Solid: sum of the changes of the "
-        "filtered loss.",
-        (("The dashed line falls much faster", "filter miscalibrated: steps bring less than "
-          "predicted."),
-         ("The solid line falls faster", "steps bring more than one line can show; usual with "
-          "momentum."),
-         ("The dashed line falls, the solid one is level", "noise-dominated: the training has "
-          "reached what these batches can tell.")),
-        "linear",
-    ),
-    Plot(
-        "Phase", "phase", (Line("phase", "phase"),),
-        "0 while warm_start makes fixed steps, 1 once the adaptive rule makes them.",
-        (("Stays at 0", "the criterion of the switch has not been met."),),
-        "linear",
-    ),
-    Plot(
-        "Gradient mismatch", "relative deviation", (Line("gradient_mismatch", "mismatch"),),
-        "Relative deviation between the slopes of the gradient passed to update and of value_fn, "
-        "where the curvature was measured. Rounding leaves far less than a tenth.",
-        (("Above 0.1", "the gradient is not that of the mean of value_fn's losses: it is of their "
-          "sum; it was clipped, scaled or penalized (pass the raw one as grad=); it is of another "
-          "batch, key or dropout mask; or its sign is wrong."),),
-        marks=((MISMATCH, "inconsistent"),),
-    ),
-    Plot(
-        "Outcome of the last step", "outcome", (Line("outcome", "outcome"),),
-        "What became of the step before. Taken: as chosen, up to the radius; truncated: kept "
-        "shorter than the radius; external: made by something else; unresolved: lost in rounding; "
-        "skipped: something was not finite; rejected: taken back.",
-        (("External for long", "something scales, clips or replaces updates after the rule, or a "
-          "warm start is on."),
-         ("Truncated for long", "max_step_size, the curvature or the acquisition keeps steps "
-          "shorter than the radius."),
-         ("Unresolved for long", "steps are below the rounding of the parameters: training has "
-          "ended, or the parameters need a wider type.")),
-        "linear", tuple(enumerate(OUTCOMES)),
-    ),
-    Plot(
-        "Rejected batches", "batches", (Line("num_rejected", "rejected"),),
-        "Batches left out so far because something measured was not finite. After several in a "
-        "row the rule blames the step and returns to the last good parameters.",
-        (("Rises now and then", "outliers or overflow: look for the batches; in half precision, "
-          "scale the loss."),
-         ("Rises at every batch", "the loss or its derivatives are never finite at this point, or "
-          "in value_fn itself: check log, sqrt and division at 0.")),
-        "linear",
-    ),
-    Plot(
-        "Adaptations", "steps", (Line("num_adaptations", "adaptations"),),
-        "Steps made as chosen, from which the trust region was adapted, less those that were not.",
-        (("Level or falling", "steps are not made as chosen: something scales, clips or skips "
-          "updates after the rule, or a warm start is on. Put the rule last in the chain."),),
-        "linear",
-    ),
+    _plot("Loss", "loss",
+          (Line("loss", "batch", "faint"), Line("loss_mean", "filtered", spread="loss_std"),
+           Line("train_loss", "whole training set", "dashed"),
+           Line("test_loss", "test set", "dotted")), """
+        Faint: mean loss of each batch. Solid: filtered loss u, with a band of one standard
+        deviation √s. Dashed and dotted: loss over the training and the test data, where it was
+        evaluated.
+        - The band is wider than the descent: noise-dominated: a batch does not show whether steps
+          help. Take larger batches, or evaluate an average of the iterates.
+        - The line stays on one side of the faint points: filter miscalibrated: its predictions do
+          not come true. See predicted and realized change.
+        - The line rises for long: the steps are too long: see the step against the Newton step, or
+          lower the learning rate of a baseline."""),
+    _plot("Step size", "step size α",
+          (Line("step_size", "chosen", spread="step_size_std"),
+           Line(_NEWTON_STEP, _NEWTON_STEP, "dashed"),
+           Line(_STABILITY_EDGE, _STABILITY_EDGE, "dotted")), """
+        Solid: the step size chosen, updates = −α · direction, with a band of one standard deviation
+        of the Newton step. Dashed: the Newton step −s/h, the minimum along the line. Dotted: the
+        edge of stability −2s/h, beyond which a step gains nothing. The unit is the length of the
+        direction: between directions compare shapes, not heights.
+        - Falls steadily while the curvature does not rise: noise-dominated: the step anneals, as it
+          should late in training. Early, larger batches keep it longer.
+        - Falls as the curvature rises: the step follows the curvature; nothing is wrong.
+        - Stays near the dotted line: edge of stability: see the next plot.
+        - Falls to 0 at single steps: rejected batches: see there."""),
+    _plot("Step against the Newton step", "α / Newton step",
+          (Line(NEWTON_RATIO, NEWTON_RATIO),), """
+        The step chosen over the Newton step −s/h of the estimated slope and curvature. At 1 the
+        step ends at the minimum along its line; at 2 it gains nothing.
+        - Around 2 for long: edge of stability: the loss oscillates along the steps and falls across
+          them. This does no harm while the loss falls.
+        - Well above 2: the curvature is estimated too large for the steps that turn out well, or it
+          rises faster than the rule can follow.
+        - Below 0.1 for long: the next batch confirms little of the slope: noise-dominated, or trust
+          region collapsing.""", marks=((1, "Newton step"), (2, "edge of stability"))),
+    _plot("Descent", "−slope", (Line(_DESCENT, "−slope", spread="slope_std"),), """
+        Estimated descent per unit length along the step, the negative slope, with a band of one
+        standard deviation. Above zero the loss falls.
+        - The band always reaches zero: noise-dominated: the batch does not tell downhill from
+          uphill.
+        - Below zero for long: the direction leads uphill: old momentum, or a gradient that is not
+          that of value_fn."""),
+    _plot("Curvature", "curvature h",
+          (Line("curvature", "curvature", spread="curvature_std"),), """
+        Second derivative of the loss per unit length along the step, with a band of one standard
+        deviation. Some optimizers measure it at some steps only and keep it in between.
+        - Rises by orders of magnitude: curvature rising (progressive sharpening): steps must shrink
+          with it. Warm-up, normalization layers or smaller initial weights help.
+        - Below zero for long: a saddle or a plateau: the trust region bounds the step, not the
+          curvature."""),
+    _plot("Signal-to-noise ratio", "ratio",
+          (Line("snr", "of the slope"), Line("gradient_snr", "of the gradient", "dashed")), """
+        Solid: slope² over its variance. Dashed: ‖m‖² of the filtered gradient over the trace of its
+        covariance, far lower because of the noise in thousands of parameters.
+        - The solid line stays below 1: noise-dominated: larger batches allow longer steps.
+        - The solid line stays above 100: too large a batch: smaller ones would lead to nearly the
+          same steps at less cost.""", marks=((1, "signal = noise"),)),
+    _plot("Gradient norm", "norm",
+          (Line("gradient_norm", "gradient of the batch"),
+           Line("direction_norm", "direction", "dashed")), """
+        Norm of the gradient of the batch and of the direction of the step.
+        - Levels off while the loss still falls: noise-dominated: what is left is the noise of the
+          batches.
+        - Jumps by orders of magnitude: outliers in the data, or curvature rising.
+        - Falls to 0 at once: units have died or the loss has saturated: the first steps were too
+          long."""),
+    _plot("Kalman gain", "gain K", (Line("gain", "gain"),), """
+        Weight of the newest gradient in the filtered one; 1/K is about the number of gradients that
+        it averages.
+        - Near 1: only the newest batch counts: too large a batch, which leaves nothing to filter,
+          or a curvature that changes too fast to carry gradients along.
+        - Near 0: noise-dominated: the filter averages over many batches."""),
+    _plot("Radius of the trust region", "step size τ",
+          (Line("radius", "radius τ"), Line("step_size", "step size chosen", "dotted")), """
+        Solid: the step size at which the trust region ends, adapted to what the next batch shows
+        after each step. Dotted: the step size chosen within it.
+        - Falls by orders of magnitude, and the loss no longer: trust region collapsing: fresh
+          batches do not confirm the predicted descent. Use larger batches, or batches drawn
+          independently; check whether something changes the updates after the rule.
+        - Far above the steps chosen: something else limits them: max_step_size, the curvature, or
+          the largest number of Newton steps."""),
+    _plot("Slope ratio", "measured / predicted slope", (Line("slope_ratio", "slope ratio"),), """
+        The slope that the next, fresh batch measures over the predicted one, smoothed. At 1,
+        predictions come true.
+        - Well below 1: filter miscalibrated: it predicts descent that is the noise of its own
+          batch. The trust region makes up for it.
+        - Near 0 or below: noise-dominated: none of the predicted descent is there.
+        - Above 1: there is more descent than predicted: the direction remembers what the batch does
+          not show.
+        """, scale="linear", marks=((1, "predictions come true"), (0, "nothing is there"))),
+    _plot("Predicted and realized change", "change of the loss, summed",
+          (Line(_PREDICTED, "predicted", "dashed"), Line(_REALIZED, "realized")), """
+        Dashed: sum of the predicted changes of the loss. Solid: sum of the changes of the filtered
+        loss.
+        - The dashed line falls much faster: filter miscalibrated: steps bring less than predicted.
+        - The solid line falls faster: steps bring more than one line can show; usual with momentum.
+        - The dashed line falls, the solid one is level: noise-dominated: the training has reached
+          what these batches can tell.""", scale="linear"),
+    _plot("Phase", "phase", (Line("phase", "phase"),), """
+        0 while warm_start makes fixed steps, 1 once the adaptive rule makes them.
+        - Stays at 0: the criterion of the switch has not been met.""", scale="linear"),
+    _plot("Gradient mismatch", "relative deviation", (Line("gradient_mismatch", "mismatch"),), """
+        Relative deviation between the slopes of the gradient passed to update and of value_fn,
+        where the curvature was measured. Rounding leaves far less than a tenth.
+        - Above 0.1: the gradient is not that of the mean of value_fn's losses: it is of their sum;
+          it was clipped, scaled or penalized (pass the raw one as grad=); it is of another batch,
+          key or dropout mask; or its sign is wrong.""", marks=((MISMATCH, "inconsistent"),)),
+    _plot("Outcome of the last step", "outcome", (Line("outcome", "outcome"),), """
+        What became of the step before. Taken: as chosen, up to the radius; truncated: kept shorter
+        than the radius; external: made by something else; unresolved: lost in rounding; skipped:
+        something was not finite; rejected: taken back.
+        - External for long: something scales, clips or replaces updates after the rule, or a warm
+          start is on.
+        - Truncated for long: max_step_size, the curvature or the acquisition keeps steps shorter
+          than the radius.
+        - Unresolved for long: steps are below the rounding of the parameters: training has ended,
+          or the parameters need a wider type.
+        """, scale="linear", marks=tuple(enumerate(OUTCOMES))),
+    _plot("Rejected batches", "batches", (Line("num_rejected", "rejected"),), """
+        Batches left out so far because something measured was not finite. After several in a row
+        the rule blames the step and returns to the last good parameters.
+        - Rises now and then: outliers or overflow: look for the batches; in half precision, scale
+          the loss.
+        - Rises at every batch: the loss or its derivatives are never finite at this point, or in
+          value_fn itself: check log, sqrt and division at 0.""", scale="linear"),
+    _plot("Adaptations", "steps", (Line("num_adaptations", "adaptations"),), """
+        Steps made as chosen, from which the trust region was adapted, less those that were not.
+        - Level or falling: steps are not made as chosen: something scales, clips or skips updates
+          after the rule, or a warm start is on. Put the rule last in the chain.
+        """, scale="linear"),
 )  # fmt: skip
 
 _HIDDEN = {"slope", "step_length", "predicted_change", "realized_change", "differentiation"}
