@@ -96,5 +96,5 @@ def test_linen_train_state_holds_the_optimizer():
 def test_flatten_says_what_to_pass():
     params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
     tx = optax.flatten(adameka())
-    with pytest.raises(ValueError, match="inside optax.flatten leave out grad="):
+    with pytest.raises(ValueError, match=r"inside optax\.flatten leave out grad="):
         tx.update(params, tx.init(params), params, grad=params, value_fn=lambda p: p["b"] ** 2)
