@@ -115,6 +115,20 @@ def band(
     return line.get_color()
 
 
+def band_panels(
+    title: str, shown: Mapping[str, Mapping[str, tuple[Any, Any]]], columns: int,
+    width: float, height: float, marker: str | None = None, **shared: Any,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """A panel for each of some titles, with a `band` for each label, and one legend."""
+    fig, places = panels(title, -(-len(shown) // columns), columns, width, height, **shared)
+    for axes, (heading, lines) in zip(places, shown.items(), strict=True):
+        for label, (x, values) in lines.items():
+            band(axes, x, values, label, marker=marker)
+        axes.set(title=heading, xlabel="step", yscale="log")
+    legend_below(fig, places[0], len(places[0].get_lines()))
+    return fig, places
+
+
 def log_scale(axes: Axes, lines: Sequence[Line2D], margin: float = 1.5) -> None:
     """Logarithmic where nearly all values are positive, with the others marked at the foot.
 

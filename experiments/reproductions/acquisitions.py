@@ -6,10 +6,11 @@ with slope s < 0, positive or negative curvature h, and uncertainty that grows w
 Source: Chen et al. (2020), arXiv 2011.04803, section 4.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ...curvature import LineBelief
@@ -20,7 +21,7 @@ from ...optimizers import (
     probability_of_improvement,
 )
 from .. import plots
-from .claims import Claim, Reproduction, check
+from .claims import Claims, Reproduction, Verdict, check, table
 from .trainings import log
 
 FULL, QUICK = {"models": 2000}, {"models": 200}
@@ -58,12 +59,16 @@ def run(models: int, *, seeds: int) -> Reproduction:
         for scene, numbers in SCENES.items()
     }
     by_reach = {"reach": REACHES, "mean step over reach": chosen["EI by reach"].mean((0, 1))}
+    newton_steps = {
+        scene: {rule: step * abs(SCENES[scene][0]) for rule, step in by_rule.items()}
+        for scene, by_rule in steps.items()
+    }
     title = f"chosen steps, in Newton steps −s/|h|, within a trust region of {RADIUS:g}"
     return Reproduction(
         figure=draw(steps),
         claims=judge(chosen),
         data={"steps": steps, "EI by reach": by_reach},
-        tables={title: table(steps)},
+        tables={title: table("model", newton_steps)},
     )
 
 
@@ -98,20 +103,17 @@ def compute(models: int, seeds: int) -> dict[str, np.ndarray]:
 
 
 def falling_line(
-    curvature: jax.typing.ArrayLike,
-    slope_variance: jax.typing.ArrayLike,
-    curvature_variance: jax.typing.ArrayLike,
-    value_variance: jax.typing.ArrayLike,
+    curvature: Any, slope_variance: Any, curvature_variance: Any, value_variance: Any
 ) -> LineBelief:
     """A line that falls with a slope of −1."""
     zero = jnp.zeros_like(curvature)
     return LineBelief(
         value=zero,
-        value_variance=jnp.asarray(value_variance),
+        value_variance=zero + value_variance,
         slope=zero - 1,
-        slope_variance=jnp.asarray(slope_variance),
-        curvature=jnp.asarray(curvature),
-        curvature_variance=jnp.asarray(curvature_variance),
+        slope_variance=zero + slope_variance,
+        curvature=zero + curvature,
+        curvature_variance=zero + curvature_variance,
         covariance=zero,
     )
 
@@ -125,52 +127,37 @@ def maximize(rule: str, belief: LineBelief, reach: jax.Array) -> jax.Array:
     return finer[jnp.argmax(RULES[rule](belief, finer))]
 
 
-def judge(chosen: dict[str, np.ndarray]) -> list[Claim]:
+def judge(chosen: dict[str, np.ndarray]) -> Claims:
     """Parts of the random models on which what is said is so."""
 
-    def always(statement: str, holds: np.ndarray) -> Claim:
-        return check(statement, holds.mean(axis=1), at_least=1)
+    def always(holds: np.ndarray) -> Verdict:
+        return check(holds.mean(axis=1), at_least=1)
 
     uncertain = chosen["uncertain"]
     to_the_end = (chosen["EI by reach"][..., -1] > 0.99) & uncertain
-    return [
-        always(
-            "PI never steps beyond the Newton step −s/h where the curvature is positive (part of "
-            "random models)",
-            chosen["PI"] <= 1 + TOLERANCE,
+    return {
+        "PI never steps beyond the Newton step −s/h where the curvature is positive (part of "
+        "random models)": always(chosen["PI"] <= 1 + TOLERANCE),
+        "the step of PI goes to 0 with the noise of the loss values (mean step at a "
+        "variance of 10⁻⁸, in Newton steps, at most 0.05)": check(
+            chosen["PI without value noise"].mean(axis=1), at_most=0.05
         ),
-        check(
-            "the step of PI goes to 0 with the noise of the loss values (mean step at a "
-            "variance of 10⁻⁸, in Newton steps, at most 0.05)",
-            chosen["PI without value noise"].mean(axis=1),
-            at_most=0.05,
+        "EI never steps less far than the Newton step (part of random models)": always(
+            chosen["EI"] >= 1 - TOLERANCE
         ),
-        always(
-            "EI never steps less far than the Newton step (part of random models)",
-            chosen["EI"] >= 1 - TOLERANCE,
+        "EI steps farther where there is more noise (part of random models, all noise halved)": (
+            always(chosen["EI"] >= chosen["EI less noise"] * (1 - TOLERANCE))
         ),
-        always(
-            "EI steps farther where there is more noise (part of random models, all noise halved)",
-            chosen["EI"] >= chosen["EI less noise"] * (1 - TOLERANCE),
+        f"without a trust region EI is unbounded: in an interval of {REACHES[-1]:g} Newton "
+        f"steps it goes to the end (part of the random models whose curvature is uncertain by "
+        f"{UNCERTAIN:.0%} or more; for others the end is still farther)": check(
+            to_the_end.sum(axis=1) / np.maximum(uncertain.sum(axis=1), 1), at_least=1
         ),
-        check(
-            f"without a trust region EI is unbounded: in an interval of {REACHES[-1]:g} Newton "
-            f"steps it goes to the end (part of the random models whose curvature is uncertain by "
-            f"{UNCERTAIN:.0%} or more; for others the end is still farther)",
-            to_the_end.sum(axis=1) / np.maximum(uncertain.sum(axis=1), 1),
-            at_least=1,
+        "where the curvature is negative, PI stays finite while the quadratic rule goes to the "
+        "end of any interval (part of random models, 1,000 Newton steps)": always(
+            (chosen["PI down"] < 990) & (chosen["quadratic down"] > 990)
         ),
-        always(
-            "where the curvature is negative, PI stays finite while the quadratic rule goes to the "
-            "end of any interval (part of random models, 1,000 Newton steps)",
-            (chosen["PI down"] < 990) & (chosen["quadratic down"] > 990),
-        ),
-    ]
-
-
-def table(steps: Steps) -> pd.DataFrame:
-    lengths = pd.DataFrame.from_dict(steps, orient="index").rename_axis("model")
-    return lengths.mul([abs(curvature) for curvature, *_ in SCENES.values()], axis="index")
+    }
 
 
 def draw(steps: Steps) -> Figure:

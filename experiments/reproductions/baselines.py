@@ -5,22 +5,21 @@ reported, which is in its favor.
 Source: Chen et al. (2020), arXiv 2011.04803, section 6.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ...optimizers import adameka
 from .. import plots
 from ..problem import Problem
 from ..results import bootstrap
-from .claims import Claim, Reproduction, check, check_ratio, over_seeds
-from .trainings import Curves, Transformation, final, load, published, train
+from .claims import Claims, Reproduction, check, check_ratio, over_seeds, table
+from .trainings import Curves, Makers, final, load, published, train
 
 FULL = {  # problem, training examples, batch size, steps
     "problems": (
@@ -43,13 +42,13 @@ QUICK = {
     },
     "evaluations": 8, "eval_examples": 500,
 }  # fmt: skip
-KINDS: dict[str, Callable[[], Transformation]] = {
+KINDS: Makers = {
     "SGD": optax.identity,
     "momentum": lambda: optax.trace(decay=0.9),
     "Adam": optax.scale_by_adam,
 }
 PUBLISHED, OURS = "published rule", "adameka"
-RULES: dict[str, Callable[[], Transformation]] = {PUBLISHED: published, OURS: adameka}
+RULES: Makers = {PUBLISHED: published, OURS: adameka}
 Found = dict[str, Curves]  # by optimizer; those of a baseline have its `rate`
 
 
@@ -57,25 +56,30 @@ def run(
     problems: Sequence[tuple[str, int | None, int, int]],
     rates: Mapping[str, Sequence[float]],
     *,
-    seeds: int,
+    eval_examples: int,
     **budget: Any,
 ) -> Reproduction:
     """Sweep the baselines, train both rules, and compare where they end."""
     found: dict[str, Found] = {}
+    claims, tables = {}, {}
     for names, examples, batch_size, steps in problems:
-        problem = load(names, examples, budget["eval_examples"])
+        problem = load(names, examples, eval_examples)
+        budget |= {"batch_size": batch_size, "steps": steps, "eval_examples": eval_examples}
         wanted = names.partition("|")[0]
         label = problem.name if problem.name == wanted else f"{problem.name} for {wanted}"
-        found[label] = compute(
-            problem, rates, seeds=seeds, batch_size=batch_size, steps=steps, **budget
-        )
-    title = "mean over the seeds [95 % interval], last quarter"
-    return Reproduction(
-        figure=draw(found),
-        claims=[claim for problem, by_name in found.items() for claim in judge(problem, by_name)],
-        data=over_seeds(found),
-        tables={f"{problem}: {title}": table(by_name) for problem, by_name in found.items()},
-    )
+        found[label] = compute(problem, rates, **budget)
+        claims |= judge(label, found[label])
+        rows = {
+            name: {
+                "best rate": f"{curves['rate']:g}" if name in KINDS else "–",
+                "train loss": cell(curves["train_loss"], ".3g"),
+                "test accuracy": cell(curves["test_accuracy"], ".1%"),
+            }
+            for name, curves in found[label].items()
+        }
+        title = f"{label}: mean over the seeds [95 % interval], last quarter"
+        tables[title] = table("optimizer", rows)
+    return Reproduction(draw(found), claims, over_seeds(found), tables)
 
 
 def compute(problem: Problem, rates: Mapping[str, Sequence[float]], **budget: Any) -> Found:
@@ -85,14 +89,10 @@ def compute(problem: Problem, rates: Mapping[str, Sequence[float]], **budget: An
         for kind, name in enumerate(KINDS)
         for rate in rates[name]
     ]
-    swept = train(problem, baseline, settings, label="baselines", **budget)
+    swept = iter(train(problem, baseline, settings, label="baselines", **budget))
     found = {}
-    for kind, name in enumerate(KINDS):
-        candidates = [
-            curves | {"rate": np.asarray(setting["rate"])}
-            for curves, setting in zip(swept, settings, strict=True)
-            if setting["kind"] == kind
-        ]
+    for name in KINDS:
+        candidates = [next(swept) | {"rate": np.asarray(rate)} for rate in rates[name]]
         found[name] = min(candidates, key=lambda curves: final(curves["train_loss"]).mean())
     for name, make in RULES.items():
         found[name] = train(problem, lambda setting, make=make: make(), label=name, **budget)[0]
@@ -119,60 +119,42 @@ def baseline(setting: Mapping[str, Any]) -> optax.GradientTransformationExtraArg
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def judge(problem: str, found: Found) -> list[Claim]:
+def judge(problem: str, found: Found) -> Claims:
     """Compare both rules with the best of the tuned baselines."""
     losses = {name: final(curves["train_loss"]) for name, curves in found.items()}
     accuracies = {name: final(curves["test_accuracy"]) for name, curves in found.items()}
     tuned = [name for name in found if name in KINDS]
     lowest = min((losses[name] for name in tuned), key=np.mean)
     highest = max((accuracies[name] for name in tuned), key=np.mean)
-    claims = []
+    claims = {}
     for name in RULES:
-        claims += [
-            check_ratio(
-                f"{problem}: {name} matches the best tuned baseline in train loss (at most 1.1 "
-                "times)",
-                losses[name] / lowest,
-                at_most=1.1,
-            ),
-            check(
-                f"{problem}: {name} matches the best tuned baseline in test accuracy (at most "
-                "0.01 less)",
-                accuracies[name] - highest,
-                at_least=-0.01,
-            ),
-        ]
+        claims |= {
+            f"{problem}: {name} matches the best tuned baseline in train loss (at most 1.1 "
+            "times)": check_ratio(losses[name] / lowest, at_most=1.1),
+            f"{problem}: {name} matches the best tuned baseline in test accuracy (at most "
+            "0.01 less)": check(accuracies[name] - highest, at_least=-0.01),
+        }
     return claims
 
 
-def table(found: Found) -> pd.DataFrame:
-    def cell(values: np.ndarray, form: str) -> str:
-        ends = final(values)
-        if not np.isfinite(ends).all():
-            return "diverged"
-        mean, low, high = bootstrap(ends)
-        return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
-
-    rows = {
-        name: {
-            "best rate": f"{curves['rate']:g}" if name in KINDS else "–",
-            "train loss": cell(curves["train_loss"], ".3g"),
-            "test accuracy": cell(curves["test_accuracy"], ".1%"),
-        }
-        for name, curves in found.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("optimizer")
+def cell(values: np.ndarray, form: str) -> str:
+    ends = final(values)
+    if not np.isfinite(ends).all():
+        return "diverged"
+    return "{:{form}} [{:{form}}, {:{form}}]".format(*bootstrap(ends), form=form)
 
 
 def draw(found: dict[str, Found]) -> Figure:
+    measures = {"train loss": ("train_loss", 1), "test accuracy (%)": ("test_accuracy", 100)}
+    shown = {
+        f"{problem}: {title}": {
+            label: (curves["step"], factor * curves[name]) for label, curves in by_name.items()
+        }
+        for title, (name, factor) in measures.items()
+        for problem, by_name in found.items()
+    }
     title = "Tuned baselines, the published rule and ours"
-    figure, places = plots.panels(title, 2, len(found), 12, 6.6)
-    for index, (problem, by_name) in enumerate(found.items()):
-        losses, accuracies = places[index], places[len(found) + index]
-        for name, curves in by_name.items():
-            plots.band(losses, curves["step"], curves["train_loss"], name)
-            plots.band(accuracies, curves["step"], 100 * curves["test_accuracy"], name)
-        losses.set(yscale="log", title=f"{problem}: train loss")
-        accuracies.set(title=f"{problem}: test accuracy (%)", xlabel="step")
-    plots.legend_below(figure, places[0], len(KINDS) + len(RULES))
+    figure, places = plots.band_panels(title, shown, len(found), 12, 6.6)
+    for axes in places[len(found) :]:
+        axes.set_yscale("linear")
     return figure

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,21 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A statement and what was measured of it.
+class Verdict(NamedTuple):
+    """The number measured, its 95 % interval if it has one, and whether the claim holds."""
 
-    Attributes:
-      statement: in words, with the bound that it is held to.
-      measured: the number.
-      interval: its 95 % interval, or None for a number without one.
-      holds: whether the statement is true of what was measured.
-    """
-
-    statement: str
     measured: float
     interval: tuple[float, float] | None
     holds: bool
+
+
+Claims = Mapping[str, Verdict]  # by statement, in words with the bounds that it is held to
 
 
 @dataclass(frozen=True)
@@ -48,43 +42,47 @@ class Reproduction:
     """
 
     figure: Figure
-    claims: Sequence[Claim]
+    claims: Claims
     data: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(
-    statement: str,
     values: Sequence[float] | np.ndarray,
     at_least: float = -math.inf,
     at_most: float = math.inf,
     geometric: bool = False,
-) -> Claim:
-    """Hold the mean over the seeds to bounds.
+) -> Verdict:
+    """Hold the mean over the seeds to bounds; what is not finite proves nothing.
 
     Args:
-      statement: in words, with the bounds.
       values: one per seed.
       at_least: lower bound of the mean.
       at_most: upper bound of the mean.
       geometric: whether to take the geometric mean, of positive numbers.
 
-    Returns:
-      The claim. It does not hold where a value is not finite: such a run proves nothing.
-
     Example:
-      >>> check("at most 2", [1.0, 2.0], at_most=2).holds
+      >>> check([1.0, 2.0], at_most=2).holds
       True
     """
     x = np.asarray(values, float)
     if not np.isfinite(x).all() or (geometric and x.min() <= 0):
-        return Claim(statement, math.nan, None, False)
+        return Verdict(math.nan, None, False)
     mean, low, high = bootstrap(x, geometric)
-    return Claim(statement, mean, (low, high), at_least <= mean <= at_most)
+    return Verdict(mean, (low, high), at_least <= mean <= at_most)
 
 
 check_ratio = partial(check, geometric=True)
+
+
+def table(
+    index: str, rows: Mapping[str, Any], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """A table of rows by name, each a mapping, or a sequence for these columns."""
+    import pandas as pd
+
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(index)
 
 
 def over_seeds(values: Any) -> Any:

@@ -15,15 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ...curvature import hvp, observe
 from ...optimizers import metrics, scale_by_expected_improvement
 from .. import plots
 from ..problem import Problem
-from .claims import Claim, Reproduction, check_ratio, over_seeds
-from .trainings import Curves, Transformation, final, load, train
+from .claims import Claims, Reproduction, check_ratio, over_seeds, table
+from .trainings import Curves, final, load, train
 
 FULL = {
     "problem": "digits", "examples": None, "batch_size": 64, "steps": 2000,
@@ -43,50 +42,45 @@ Found = dict[str, dict[str, Curves]]  # by regime and kind of step
 
 
 def run(
-    problem: str,
-    examples: int | None,
-    batch_size: int,
-    steps: int,
-    minibatch_steps: int,
-    evaluations: int,
-    *,
-    seeds: int,
+    problem: str, examples: int | None, minibatch_steps: int, *, steps: int, **budget: Any
 ) -> Reproduction:
     """Train with multiples of the Newton step and with ours, in full batch and with noise."""
     loaded = load(problem, examples)
-    budgets = {
-        FULL_BATCH: {"batch_size": loaded.examples, "steps": steps},
-        MINIBATCH: {"batch_size": batch_size, "steps": minibatch_steps},
-    }
+    whole = budget | {"batch_size": loaded.examples, "steps": steps}
     found = {
-        regime: compute(loaded, regime, seeds=seeds, evaluations=evaluations, **budget)
-        for regime, budget in budgets.items()
+        FULL_BATCH: compute(loaded, FULL_BATCH, **whole),
+        MINIBATCH: compute(loaded, MINIBATCH, steps=minibatch_steps, **budget),
+    }
+    rows = {
+        f"{regime}, {name}": {
+            "train loss": curves["train_loss"][:, -1].mean(),
+            "sharpness": np.median(curves["sharpness"][:, -1]),
+            "step size × sharpness": np.median(step_size_times_sharpness(curves)[:, -1]),
+        }
+        for regime, by_name in found.items()
+        for name, curves in by_name.items()
     }
     return Reproduction(
         figure=draw(loaded.name, found),
         claims=judge(found),
         data=over_seeds(found),
-        tables={"at the end, mean and medians over the seeds": table(found)},
+        tables={"at the end, mean and medians over the seeds": table("steps", rows)},
     )
 
 
 def compute(problem: Problem, regime: str, **budget: Any) -> dict[str, Curves]:
     """Curves with the multiples and with ours."""
-
-    def curves(label: str, build: Callable[[Any], Transformation], *settings: Any) -> list[Curves]:
-        return train(
-            problem,
-            build,
-            settings,
-            label=f"{label}, {regime}",
-            metrics=step_size_and_sharpness(problem),
-            eval_examples=problem.examples,
-            **budget,
-        )
-
-    multiples = [{"multiple": c} for c in MULTIPLES]
-    theirs = curves("multiples", lambda s: newton_steps(s["multiple"]), *multiples)
-    ours = curves(OURS, lambda s: scale_by_expected_improvement(), {})
+    budget |= {"metrics": step_size_and_sharpness(problem), "eval_examples": problem.examples}
+    theirs = train(
+        problem,
+        lambda setting: newton_steps(setting["multiple"]),
+        [{"multiple": c} for c in MULTIPLES],
+        label=f"multiples, {regime}",
+        **budget,
+    )
+    ours = train(
+        problem, lambda _: scale_by_expected_improvement(), label=f"{OURS}, {regime}", **budget
+    )
     return dict(zip((*NAMES, OURS), theirs + ours, strict=True))
 
 
@@ -144,7 +138,7 @@ def sharpness(value_fn: Callable[[Any], jax.Array], params: Any) -> jax.Array:
     return jax.lax.fori_loop(0, _ITERATIONS, step, (start, jnp.zeros(())))[1]
 
 
-def judge(found: Found) -> list[Claim]:
+def judge(found: Found) -> Claims:
     """The edge in full batch, what noise does to it, and where ours stands."""
     ends = {
         regime: {name: final(curves["train_loss"]) for name, curves in by_name.items()}
@@ -152,67 +146,47 @@ def judge(found: Found) -> list[Claim]:
     }
     full, mini = ends[FULL_BATCH], ends[MINIBATCH]
     product = step_size_times_sharpness(found[FULL_BATCH][TWO])
-    second_half = product[:, product.shape[1] // 2 :]
-    return [
-        check_ratio(
-            "full batch: twice the Newton step trains at the edge of stability: step size × "
-            "sharpness lies between 1.5 and 4 (second half, geometric mean)",
-            np.exp(np.log(np.maximum(second_half, 1e-9)).mean(axis=1)),
-            at_least=1.5,
-            at_most=4,
+    second_half = np.maximum(product[:, product.shape[1] // 2 :], 1e-9)
+    ours = {
+        f"{regime}: ours ends within 10 % of the best multiple": check_ratio(
+            by_name[OURS] / min((by_name[name] for name in NAMES), key=np.mean), at_most=1.1
+        )
+        for regime, by_name in ends.items()
+    }
+    return {
+        "full batch: twice the Newton step trains at the edge of stability: step size × "
+        "sharpness lies between 1.5 and 4 (second half, geometric mean)": check_ratio(
+            np.exp(np.log(second_half).mean(axis=1)), at_least=1.5, at_most=4
         ),
-        check_ratio(
-            "full batch: twice the Newton step ends lower than the Newton step",
-            full[TWO] / full[ONE],
-            at_most=1,
+        "full batch: twice the Newton step ends lower than the Newton step": check_ratio(
+            full[TWO] / full[ONE], at_most=1
         ),
-        check_ratio(
-            "minibatch: twice the Newton step ends higher than the Newton step",
-            mini[TWO] / mini[ONE],
-            at_least=1,
+        "minibatch: twice the Newton step ends higher than the Newton step": check_ratio(
+            mini[TWO] / mini[ONE], at_least=1
         ),
-        *(
-            check_ratio(
-                f"{regime}: ours ends within 10 % of the best multiple",
-                by_name[OURS] / min((by_name[name] for name in NAMES), key=np.mean),
-                at_most=1.1,
-            )
-            for regime, by_name in ends.items()
-        ),
-    ]
+        **ours,
+    }
 
 
 def step_size_times_sharpness(curves: Curves) -> np.ndarray:
     return curves["step_size"] * curves["sharpness"]
 
 
-def table(found: Found) -> pd.DataFrame:
-    rows = {
-        f"{regime}, {name}": (
-            curves["train_loss"][:, -1].mean(),
-            np.median(curves["sharpness"][:, -1]),
-            np.median(step_size_times_sharpness(curves)[:, -1]),
-        )
-        for regime, by_name in found.items()
-        for name, curves in by_name.items()
-    }
-    header = ["train loss", "sharpness", "step size × sharpness"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=header).rename_axis("steps")
-
-
 def draw(problem: str, found: Found) -> Figure:
+    quantities: dict[str, Callable[[Curves], np.ndarray]] = {
+        "train loss": lambda curves: curves["train_loss"],
+        "sharpness": lambda curves: np.abs(curves["sharpness"]),
+        "step size × sharpness": lambda curves: np.abs(step_size_times_sharpness(curves)),
+    }
+    shown = {
+        f"{regime}: {name}": {
+            label: (curves["step"], read(curves)) for label, curves in by_name.items()
+        }
+        for regime, by_name in found.items()
+        for name, read in quantities.items()
+    }
     title = f"Newton steps at the edge of stability, {problem}"
-    figure, places = plots.panels(title, len(found), 3, 11, 6.6)
-    for row, (regime, by_name) in enumerate(found.items()):
-        loss, sharpness, product = places[3 * row : 3 * row + 3]
-        for name, curves in by_name.items():
-            plots.band(loss, curves["step"], curves["train_loss"], name)
-            plots.band(sharpness, curves["step"], np.abs(curves["sharpness"]), name)
-            both = np.abs(step_size_times_sharpness(curves))
-            plots.band(product, curves["step"], both, name)
-        product.axhline(2, color="0.3", ls=":", lw=1.2)
-        loss.set(yscale="log", title=f"{regime}: train loss", xlabel="step")
-        sharpness.set(yscale="log", title=f"{regime}: sharpness", xlabel="step")
-        product.set(yscale="log", title=f"{regime}: step size × sharpness", xlabel="step")
-    plots.legend_below(figure, places[0], len(NAMES) + 1)
+    figure, places = plots.band_panels(title, shown, len(quantities), 11, 6.6)
+    for axes in places[2::3]:
+        axes.axhline(2, color="0.3", ls=":", lw=1.2)
     return figure

@@ -18,15 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ...curvature import quadratic_form
 from ...optimizers import meka, scale_by_kalman_filter
 from .. import plots
 from ..problem import Problem
-from .claims import Claim, Reproduction, check, check_ratio, over_seeds
-from .trainings import Curves, Transformation, load, published, train
+from .claims import Claims, Reproduction, check, check_ratio, over_seeds, table
+from .trainings import Curves, Makers, Transformation, load, published, train
 
 FULL = {
     "problem": "cifar10", "examples": 50_000, "batch_size": 128, "steps": 3900, "evaluations": 39,
@@ -41,11 +40,12 @@ PROBES = 64
 CHUNK = 250  # examples whose gradient is taken at a time
 WITHIN = 1.96  # standard deviations, for 95 %
 FIXED, PUBLISHED, OURS = "fixed step", "published steps", "our steps"
-RULES: dict[str, Callable[[], Transformation]] = {
+RULES: Makers = {
     FIXED: lambda: optax.chain(scale_by_kalman_filter(), optax.scale(-RATE)),
     PUBLISHED: published,
     OURS: meka,
 }
+CONSISTENT = ("innovation", "normalized error", "coverage", "slope")
 
 
 def run(problem: str, examples: int, *, seeds: int, **budget: Any) -> Reproduction:
@@ -53,11 +53,18 @@ def run(problem: str, examples: int, *, seeds: int, **budget: Any) -> Reproducti
     loaded = load(problem, examples, test=500)
     budget |= {"seeds": seeds, "eval_examples": examples}  # the truth is over all the examples
     found = {name: compute(loaded, name, **budget) for name in RULES}
+    rows = {
+        name: {
+            "error of batch ÷ filter": np.exp(np.log(smaller(curves)).mean()),
+            **{metric: late(curves[metric]).mean() for metric in CONSISTENT},
+        }
+        for name, curves in found.items()
+    }
     return Reproduction(
         figure=draw(loaded.name, found),
         claims=judge(found),
         data=over_seeds(found),
-        tables={"mean over the training and the seeds": table(found)},
+        tables={"mean over the training and the seeds": table("training", rows)},
         settings={"problem": loaded.name},
     )
 
@@ -137,48 +144,32 @@ def _filter_of(state: Any) -> Any:
     return next(filter(has_gain, jax.tree.leaves(state, is_leaf=has_gain)))
 
 
-def judge(found: dict[str, Curves]) -> list[Claim]:
+def judge(found: dict[str, Curves]) -> Claims:
     """Hold the trainings to what was published of the filter, and the filter to what it states."""
-    claims = [
-        check_ratio(
+    claims = {}
+    for name, curves in found.items():
+        statement = (
             f"{name}: the error of the filtered gradient is about five times smaller than that "
-            "of the batch's (3 to 8 times, mean over the training)",
-            smaller(curves),
-            at_least=3,
-            at_most=8,
+            "of the batch's (3 to 8 times, mean over the training)"
         )
-        for name, curves in found.items()
-    ]
+        claims[statement] = check_ratio(smaller(curves), at_least=3, at_most=8)
     for name in (PUBLISHED, OURS):
         curves = found[name]
-        claims += [
-            check_ratio(
-                f"{name}: innovations are as large as the filter expects (normalized, 0.8 to 1.25)",
-                np.exp(late(np.log(curves["innovation"]))),
-                at_least=0.8,
-                at_most=1.25,
+        innovation, error = (
+            np.exp(late(np.log(curves[metric]))) for metric in ("innovation", "normalized error")
+        )
+        claims |= {
+            f"{name}: innovations are as large as the filter expects (normalized, 0.8 to 1.25)": (
+                check_ratio(innovation, at_least=0.8, at_most=1.25)
             ),
-            check_ratio(
-                f"{name}: the stated variance is right within a factor 2 (normalized error, 0.5 "
-                "to 2)",
-                np.exp(late(np.log(curves["normalized error"]))),
-                at_least=0.5,
-                at_most=2,
+            f"{name}: the stated variance is right within a factor 2 (normalized error, 0.5 "
+            "to 2)": check_ratio(error, at_least=0.5, at_most=2),
+            f"{name}: 95 % intervals cover the truth in 90 to 99 % of random directions": (
+                check(late(curves["coverage"]), at_least=0.90, at_most=0.99)
             ),
-            check(
-                f"{name}: 95 % intervals cover the truth in 90 to 99 % of random directions",
-                late(curves["coverage"]),
-                at_least=0.90,
-                at_most=0.99,
-            ),
-            check(
-                f"{name}: the slope that the filter predicts along its own mean is there (ratio, "
-                "0.8 to 1.2)",
-                late(curves["slope"]),
-                at_least=0.8,
-                at_most=1.2,
-            ),
-        ]
+            f"{name}: the slope that the filter predicts along its own mean is there (ratio, "
+            "0.8 to 1.2)": check(late(curves["slope"]), at_least=0.8, at_most=1.2),
+        }
     return claims
 
 
@@ -190,18 +181,6 @@ def late(values: np.ndarray) -> np.ndarray:
 def smaller(curves: Curves) -> np.ndarray:
     """How many times smaller the error of the filter is than that of the batch, by seed."""
     return np.exp(late(np.log(curves["batch error"] / curves["filter error"])))
-
-
-def table(found: dict[str, Curves]) -> pd.DataFrame:
-    names = ("innovation", "normalized error", "coverage", "slope")
-    rows = {
-        name: {
-            "error of batch ÷ filter": np.exp(np.log(smaller(curves)).mean()),
-            **{metric: late(curves[metric]).mean() for metric in names},
-        }
-        for name, curves in found.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("training")
 
 
 def draw(problem: str, found: dict[str, Curves]) -> Figure:

@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ...optimizers import adameka, meka, metrics
 from .. import plots
 from ..train import Carry, one_step
-from .claims import Claim, Reproduction, check, check_ratio
-from .trainings import Transformation, log
+from .claims import Claims, Reproduction, check, check_ratio, table
+from .trainings import Makers, Transformation, log
 
 FULL, QUICK = {"steps": 200_000}, {"steps": 8_000}
 READINGS = 20
@@ -30,7 +29,7 @@ CHUNK = 100  # steps between returns to the host
 WIDTH = 16
 BATCH_SIZE = 32
 NOISE = 0.3
-OPTIMIZERS: dict[str, Callable[[], Transformation]] = {"meka": meka, "adameka": adameka}
+OPTIMIZERS: Makers = {"meka": meka, "adameka": adameka}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 STDS = ("slope_std", "curvature_std", "loss_std")
 Readings = dict[str, np.ndarray]  # of shape (seeds, readings)
@@ -39,18 +38,17 @@ Readings = dict[str, np.ndarray]  # of shape (seeds, readings)
 def run(steps: int, *, seeds: int) -> Reproduction:
     """Train with both optimizers in both precisions, and compare the end with the beginning."""
     found: dict[str, Readings] = {}
+    claims = {}
     for name, make in OPTIMIZERS.items():
         for dtype in DTYPES:
             label = f"{name}, {dtype}"
             log.info(label)
             runs = [watch(make(), DTYPES[dtype], steps, seed) for seed in range(seeds)]
             found[label] = {key: np.stack([run[key] for run in runs]) for key in runs[0]}
-    return Reproduction(
-        figure=draw(found),
-        claims=[claim for label, readings in found.items() for claim in judge(label, readings)],
-        data=found,
-        tables={"first and last reading, and ranges, of the first seed": table(found)},
-    )
+            claims |= judge(label, found[label])
+    rows = {label: cells(readings) for label, readings in found.items()}
+    tables = {"first and last reading, and ranges, of the first seed": table("training", rows)}
+    return Reproduction(draw(found), claims, data=found, tables=tables)
 
 
 def watch(tx: Transformation, dtype: Any, steps: int, seed: int = 0) -> Readings:
@@ -115,69 +113,50 @@ def training(
     return Carry(params, tx.init(params), jax.random.key(0), jnp.zeros((), jnp.int32)), advance
 
 
-def judge(label: str, readings: Readings) -> list[Claim]:
+def judge(label: str, readings: Readings) -> Claims:
     """Hold what may drift to bounds."""
     stds = np.stack([readings[name] for name in STDS], axis=1)  # (seeds, names, readings)
+    widest = (stds.max(axis=2) / stds.min(axis=2)).max(axis=1)
+    first, last = ({name: values[:, end] for name, values in readings.items()} for end in (0, -1))
     quarter = max(1, readings["step"].shape[1] // 4)
 
     def last_over_first(name: str) -> np.ndarray:
-        first, last = readings[name][:, :quarter], readings[name][:, -quarter:]
-        return np.median(last, axis=1) / np.median(first, axis=1)
+        ends = readings[name][:, :quarter], readings[name][:, -quarter:]
+        early, late = (np.median(values, axis=1) for values in ends)
+        return late / early
 
-    return [
-        check(f"{label}: no step is rejected", readings["num_rejected"][:, -1], at_most=0),
-        check_ratio(
-            f"{label}: no standard deviation vanishes or grows: the largest is at most 1000 times "
-            "the smallest (widest of slope, curvature and loss)",
-            (stds.max(axis=2) / stds.min(axis=2)).max(axis=1),
-            at_most=1000,
+    return {
+        f"{label}: no step is rejected": check(last["num_rejected"], at_most=0),
+        f"{label}: no standard deviation vanishes or grows: the largest is at most 1000 times "
+        "the smallest (widest of slope, curvature and loss)": check_ratio(widest, at_most=1000),
+        f"{label}: the loss does not rise (last quarter over first, at most 1)": check_ratio(
+            last_over_first("loss"), at_most=1
         ),
-        check_ratio(
-            f"{label}: the loss does not rise (last quarter over first, at most 1)",
-            last_over_first("loss"),
-            at_most=1,
+        f"{label}: steps do not become slower (last quarter at most 1.5 times the first)": (
+            check_ratio(last_over_first("microseconds"), at_most=1.5)
         ),
-        check_ratio(
-            f"{label}: steps do not become slower (last quarter at most 1.5 times the first)",
-            last_over_first("microseconds"),
-            at_most=1.5,
+        f"{label}: peak memory does not grow (at most 1.1 times)": check_ratio(
+            last["megabytes"] / first["megabytes"], at_most=1.1
         ),
-        check_ratio(
-            f"{label}: peak memory does not grow (at most 1.1 times)",
-            readings["megabytes"][:, -1] / readings["megabytes"][:, 0],
-            at_most=1.1,
+        f"{label}: no arrays are left over (more at the end than at the first reading)": check(
+            last["arrays"] - first["arrays"], at_most=0
         ),
-        check(
-            f"{label}: no arrays are left over (more at the end than at the first reading)",
-            readings["arrays"][:, -1] - readings["arrays"][:, 0],
-            at_most=0,
-        ),
-    ]
-
-
-def table(found: dict[str, Readings]) -> pd.DataFrame:
-    names = ("loss", "radius", "microseconds", "megabytes", "arrays")
-    rows = {
-        label: {
-            "steps": f"{readings['step'][0, -1]:,.0f}",
-            "rejected": f"{readings['num_rejected'][0, -1]:.0f}",
-            **{name: "{:.4g} → {:.4g}".format(*readings[name][0, [0, -1]]) for name in names},
-            **{
-                name: f"{readings[name][0].min():.2g}–{readings[name][0].max():.2g}"
-                for name in STDS
-            },
-        }
-        for label, readings in found.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("training")
+
+
+def cells(readings: Readings) -> dict[str, str]:
+    names = ("loss", "radius", "microseconds", "megabytes", "arrays")
+    return {
+        "steps": f"{readings['step'][0, -1]:,.0f}",
+        "rejected": f"{readings['num_rejected'][0, -1]:.0f}",
+        **{name: "{:.4g} → {:.4g}".format(*readings[name][0, [0, -1]]) for name in names},
+        **{name: f"{readings[name][0].min():.2g}–{readings[name][0].max():.2g}" for name in STDS},
+    }
 
 
 def draw(found: dict[str, Readings]) -> Figure:
-    names = ("loss", "radius", *STDS, "microseconds")
-    figure, places = plots.panels("A long run on fresh batches", 2, 3, 11, 6.4)
-    for axes, name in zip(places, names, strict=True):
-        for label, readings in found.items():
-            plots.band(axes, readings["step"][0], readings[name], label)
-        axes.set(yscale="log", title=name, xlabel="step")
-    plots.legend_below(figure, places[0], len(found))
-    return figure
+    shown = {
+        name: {label: (readings["step"][0], readings[name]) for label, readings in found.items()}
+        for name in ("loss", "radius", *STDS, "microseconds")
+    }
+    return plots.band_panels("A long run on fresh batches", shown, 3, 11, 6.4)[0]

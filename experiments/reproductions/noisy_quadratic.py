@@ -7,8 +7,6 @@ gradients seen, P_t = Σ/(t + 1), and the excess loss under a constant step α �
 Source: Chen et al. (2020), arXiv 2011.04803, section 3.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +20,8 @@ from ...optimizers import (
     scale_by_kalman_filter,
 )
 from .. import plots
-from .claims import Claim, Reproduction, check, check_ratio, over_seeds
-from .trainings import Transformation, log, path, published
+from .claims import Claims, Reproduction, check, check_ratio, over_seeds
+from .trainings import Makers, paths, published
 
 FULL, QUICK = {"steps": 5000}, {"steps": 1000}
 DIMENSION = 20
@@ -32,7 +30,7 @@ BATCH_SIZE = 8
 SMALL = 0.02  # step size of the cautious SGD, times 1/L
 SGD, EXACT, FILTER = "SGD, α = 1/L", "gradient descent, α = 1/L", "filter, α = 1/L"
 PUBLISHED, OURS, UNFILTERED = "filter, published steps", "filter, our steps", "SGD, published steps"
-OPTIMIZERS: dict[str, Callable[[], Transformation]] = {  # L = 1
+OPTIMIZERS: Makers = {  # L = 1
     SGD: lambda: optax.sgd(1.0),
     f"SGD, α = {SMALL:g}/L": lambda: optax.sgd(SMALL),
     EXACT: lambda: optax.sgd(1.0),
@@ -48,12 +46,21 @@ Curves = dict[str, np.ndarray]  # excess losses by optimizer, of shape (seeds, s
 
 def run(steps: int, *, seeds: int) -> Reproduction:
     """Compare filter, SGD and exact gradient descent, with constant and with chosen steps."""
-    keys = jax.random.split(jax.random.key(2020), seeds)
+    eigenvalues = jnp.logspace(-jnp.log10(CONDITION), 0.0, DIMENSION)  # L = 1
+
+    def losses(params: jax.Array, batch: jax.Array | float) -> jax.Array:
+        return 0.5 * jnp.sum(eigenvalues * jnp.square(params - batch), axis=-1)
+
+    def draw_path(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start_key, batch_key = jax.random.split(key)
+        noise = jax.random.normal(batch_key, (steps, BATCH_SIZE, DIMENSION))
+        return jax.random.normal(start_key, (DIMENSION,)), noise
+
+    starts, noise = jax.vmap(draw_path)(jax.random.split(jax.random.key(2020), seeds))
     curves = {}
     for name, make in OPTIMIZERS.items():
-        log.info(name)
-        follow = excess_losses(make(), steps, noise=0.0 if name == EXACT else 1.0)
-        curves[name] = np.asarray(jax.jit(jax.vmap(follow))(keys))
+        found = paths(name, make(), losses, starts, 0 * noise if name == EXACT else noise)
+        curves[name] = np.asarray(losses(jnp.asarray(found), 0.0))
     kept = np.unique(np.geomspace(1, steps, 120).astype(int))
     return Reproduction(
         figure=draw(curves),
@@ -62,24 +69,7 @@ def run(steps: int, *, seeds: int) -> Reproduction:
     )
 
 
-def excess_losses(tx: Transformation, steps: int, noise: float) -> Callable[[jax.Array], jax.Array]:
-    """The function from a key to the excess losses after every step, shape (steps,)."""
-    eigenvalues = jnp.logspace(-jnp.log10(CONDITION), 0.0, DIMENSION)  # L = 1
-
-    def losses(params: jax.Array, batch: jax.Array) -> jax.Array:
-        return 0.5 * jnp.sum(eigenvalues * jnp.square(params - batch), axis=1)
-
-    def follow(key: jax.Array) -> jax.Array:
-        start_key, batch_key = jax.random.split(key)
-        start = jax.random.normal(start_key, (DIMENSION,))
-        batches = noise * jax.random.normal(batch_key, (steps, BATCH_SIZE, DIMENSION))
-        params = path(tx, losses, start, batches)
-        return 0.5 * jnp.sum(eigenvalues * jnp.square(params), axis=1)
-
-    return follow
-
-
-def judge(curves: Curves) -> list[Claim]:
+def judge(curves: Curves) -> Claims:
     """Fit the decay of each seed over the last decade, and compare the ends."""
     times = np.arange(1, curves[FILTER].shape[1] + 1)
     last_decade = times >= times[-1] / 10
@@ -88,39 +78,24 @@ def judge(curves: Curves) -> list[Claim]:
     beginning = times <= 0.1 * times[-1]
     near = np.exp(np.log(curves[FILTER] / curves[EXACT])[:, beginning].mean(axis=1))
     ends = {name: values[:, times > 0.9 * times[-1]].mean(1) for name, values in curves.items()}
-    return [
-        check(
-            "excess loss of the filter is O(1/t): log-log slope over the last decade of steps is "
-            "at most -0.8",
-            slopes,
-            at_most=-0.8,
+    below_constant = {
+        f"{whose} steps on the filter end below a constant step on it": check_ratio(
+            ends[name] / ends[FILTER], at_most=1
+        )
+        for whose, name in (("published", PUBLISHED), ("our", OURS))
+    }
+    return {
+        "excess loss of the filter is O(1/t): log-log slope over the last decade of steps is "
+        "at most -0.8": check(slopes, at_most=-0.8),
+        "SGD with the same step stalls at least 50 times higher (last tenth)": check_ratio(
+            ends[SGD] / ends[FILTER], at_least=50
         ),
-        check_ratio(
-            "SGD with the same step stalls at least 50 times higher (last tenth)",
-            ends[SGD] / ends[FILTER],
-            at_least=50,
-        ),
-        check_ratio(
-            "the filter stays near gradient descent without noise: at most 2 times its excess "
-            "loss over the first tenth of the steps",
-            near,
-            at_most=2,
-        ),
-        check_ratio(
-            "published steps are unstable on plain gradients: they end at least 10 times higher "
-            "than on the filter",
-            ends[UNFILTERED] / ends[PUBLISHED],
-            at_least=10,
-        ),
-        *(
-            check_ratio(
-                f"{whose} steps on the filter end below a constant step on it",
-                ends[name] / ends[FILTER],
-                at_most=1,
-            )
-            for whose, name in (("published", PUBLISHED), ("our", OURS))
-        ),
-    ]
+        "the filter stays near gradient descent without noise: at most 2 times its excess "
+        "loss over the first tenth of the steps": check_ratio(near, at_most=2),
+        "published steps are unstable on plain gradients: they end at least 10 times higher "
+        "than on the filter": check_ratio(ends[UNFILTERED] / ends[PUBLISHED], at_least=10),
+        **below_constant,
+    }
 
 
 def draw(curves: Curves) -> Figure:

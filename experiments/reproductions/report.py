@@ -1,18 +1,22 @@
-"""All results of a folder in one HTML file that needs no other: pictures inside, text escaped."""
+"""Results as tables in a terminal, and all of a folder in one HTML file that needs no other."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from rich import markup
+from rich.table import Table
 
 from . import REPRODUCTIONS
-from .run import tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -36,46 +40,64 @@ img {{ max-width: 100%; }}
 </body>
 </html>
 """
+_DETAILS = ("command", "asked", "finished", "device", "versions", "settings")
+
+
+def tables(content: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Titles and tables of a result, as text; the last one is that of the claims."""
+    for table in content["tables"]:
+        yield table["title"], pd.DataFrame(table["rows"], columns=table["header"])
+    rows = [
+        {
+            "claim": claim["statement"],
+            "measured": "–" if claim["measured"] is None else f"{claim['measured']:.4g}",
+            "95 % interval": "[{:.3g}, {:.3g}]".format(*claim["interval"])
+            if claim["interval"]
+            else "–",
+            "verdict": "holds" if claim["holds"] else "does not hold",
+        }
+        for claim in content["claims"]
+    ]
+    yield content["reproduction"], pd.DataFrame(rows)
+
+
+def show(content: Mapping[str, Any], console: Console) -> None:
+    """Print the tables and the verdicts."""
+    for title, frame in tables(content):
+        table = Table(title=markup.escape(title), title_justify="left")
+        for index, heading in enumerate(frame):
+            table.add_column(markup.escape(str(heading)), justify="right" if index else "left")
+        for row in frame.itertuples(index=False):
+            failed = row[-1] == "does not hold"
+            table.add_row(*map(markup.escape, row), style="red" if failed else None)
+        console.print(table)
 
 
 def write(out: Path, names: Sequence[str]) -> Path:
-    """Write `report.html` about the results in the folder.
-
-    Args:
-      out: folder with `NAME.json` and `NAME.png`.
-      names: in the order of the report.
-    """
-    contents = {
-        name: json.loads((out / f"{name}.json").read_text(encoding="utf-8")) for name in names
-    }
-    counts = {
-        name: f"{sum(claim['holds'] for claim in content['claims'])} of {len(content['claims'])}"
-        for name, content in contents.items()
-    }
-    overview = _html(pd.DataFrame(counts.items()), "Claims that hold", header=False)
-    sections = [_section(name, content, out / f"{name}.png") for name, content in contents.items()]
-    path = out / "report.html"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(_PAGE.format(body="\n".join([overview, *sections])), encoding="utf-8")
-    temporary.replace(path)
-    return path
-
-
-def _section(name: str, content: Mapping[str, Any], picture: Path) -> str:
-    version = "quick" if content["asked"]["quick"] else "full"
-    parts = [
-        f"<h2>{escape(name)} <small>({version})</small></h2>",
-        f"<p>{escape(REPRODUCTIONS[name].description)}</p>",
+    """Write `report.html` about `NAME.json` and `NAME.png` of each name, in this order."""
+    contents = [json.loads((out / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    counts = [
+        (name, f"{sum(claim['holds'] for claim in content['claims'])} of {len(content['claims'])}")
+        for name, content in zip(names, contents, strict=True)
     ]
-    if picture.is_file():
-        encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
-        parts.append(f'<img alt="{escape(name)}" src="data:image/png;base64,{encoded}">')
-    parts += [_html(frame, title) for title, frame in tables(content)]
-    shown = ("command", "asked", "finished", "device", "versions", "settings")
-    details = pd.DataFrame([(key, json.dumps(content[key], ensure_ascii=False)) for key in shown])
-    summary = "<summary>Settings and versions</summary>"
-    parts.append(f"<details>{summary}{_html(details, header=False)}</details>")
-    return "\n".join(parts)
+    parts = [_html(pd.DataFrame(counts), "Claims that hold", header=False)]
+    for name, content in zip(names, contents, strict=True):
+        version = "quick" if content["asked"]["quick"] else "full"
+        parts += [
+            f"<h2>{escape(name)} <small>({version})</small></h2>",
+            f"<p>{escape(REPRODUCTIONS[name].description)}</p>",
+        ]
+        picture = out / f"{name}.png"
+        if picture.is_file():
+            encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
+            parts.append(f'<img alt="{escape(name)}" src="data:image/png;base64,{encoded}">')
+        parts += [_html(frame, title) for title, frame in tables(content)]
+        details = [(key, json.dumps(content[key], ensure_ascii=False)) for key in _DETAILS]
+        summary = "<summary>Settings and versions</summary>"
+        parts.append(f"<details>{summary}{_html(pd.DataFrame(details), header=False)}</details>")
+    path = out / "report.html"
+    path.write_text(_PAGE.format(body="\n".join(parts)), encoding="utf-8")
+    return path
 
 
 def _html(frame: pd.DataFrame, title: str = "", header: bool = True) -> str:

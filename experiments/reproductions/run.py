@@ -10,13 +10,12 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import data, results
-from ..errors import UsageError, output_folder, positive_integer, unknown_name
+from ..errors import UsageError, expect_same, output_folder, positive_integer, unknown_name
 from . import ALL, REPRODUCTIONS
 
 if TYPE_CHECKING:
@@ -67,30 +66,31 @@ def reproduce(
     remarks = check_data(chosen, quick)
     words = ALL if ALL in names else "+".join(chosen)
     folder = output_folder(out or f"results/{words}-{datetime.now():%Y%m%d-%H%M%S}")
-    for name in chosen:
-        finished(name, folder, asked[name])  # complains about other settings, before work
+    there = {name: finished(folder / f"{name}.json", asked[name]) for name in chosen}
+    from . import report
+
+    def tell(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     for remark in remarks:
-        console.print(remark, highlight=False)
+        tell(remark)
     holds = True
     try:
         with computing:
             for name in chosen:
-                content = finished(name, folder, asked[name])
-                if content is not None:
-                    console.print(f"{name}: already there", highlight=False)
+                content = there[name]
+                if content:
+                    tell(f"{name}: already there")
                 else:
                     content = run(name, folder, asked[name], command, console)
-                show(content, console)
-                _print_path("Results", folder / f"{name}.json", console)
+                report.show(content, console)
+                tell(f"Results: {folder / name}.json")
                 holds = holds and all(claim["holds"] for claim in content["claims"])
     except KeyboardInterrupt:
-        words = f"Interrupted; the same command with --out {folder} continues."
-        console.print(words, highlight=False, soft_wrap=True)
+        tell(f"Interrupted; the same command with --out {folder} continues.")
         raise
     if ALL in names:
-        from . import report
-
-        _print_path("Report", report.write(folder, chosen), console)
+        tell(f"Report: {report.write(folder, chosen)}")
     return holds
 
 
@@ -162,35 +162,25 @@ def check_data(names: Sequence[str], quick: bool) -> list[str]:
     return remarks
 
 
-def finished(name: str, out: Path, asked: Mapping[str, Any]) -> Content | None:
-    """The content of `NAME.json`, which is written last of all; None if there is no such file.
+def finished(path: Path, asked: Mapping[str, Any]) -> Content | None:
+    """The content of the file of a reproduction; None if there is no such file.
 
     Raises:
       UsageError: if it answers another question, or cannot be understood.
     """
-    path = out / f"{name}.json"
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        schema, before = content["schema"], content["asked"]
-        if schema != SCHEMA:
-            raise ValueError(f"schema {schema}, expected {SCHEMA}")
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema {content['schema']}, expected {SCHEMA}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"expected {path} to be a result of this version, but it cannot be understood "
             f"({type(error).__name__}: {error}). Choose another --out, or move that file away."
         ) from error
-    differences = [
-        f"{key} was {before.get(key)}, is now {value}"
-        for key, value in asked.items()
-        if before.get(key) != value
-    ]
-    if differences:
-        raise UsageError(
-            f"expected --out to be a folder without earlier results of other settings, but in "
-            f"{path} {', '.join(differences)}. Choose another folder, or move that file away."
-        )
+    advice = "Choose another --out, or move that file away."
+    expect_same(path, "settings", content["asked"], asked, advice)
     return content
 
 
@@ -213,7 +203,7 @@ def run(
         "versions": results.versions(),
         "device": results.device(),
         "settings": {**_constants(module), **size, **result.settings},
-        "claims": [asdict(claim) for claim in result.claims],
+        "claims": [{"statement": s, **v._asdict()} for s, v in result.claims.items()],
         "tables": [_as_text(title, table) for title, table in result.tables.items()],
         "data": results.plain(result.data, digits=4),  # enough to draw from
     }
@@ -250,41 +240,3 @@ def _as_text(title: str, table: pd.DataFrame) -> dict[str, Any]:
     frame = table.reset_index()
     rows = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in frame.values]
     return {"title": title, "header": list(frame), "rows": rows}
-
-
-def tables(content: Content) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Titles and tables of a result, as text; the last one is that of the claims."""
-    import pandas as pd
-
-    for table in content["tables"]:
-        yield table["title"], pd.DataFrame(table["rows"], columns=table["header"])
-    rows = [
-        (
-            claim["statement"],
-            "–" if claim["measured"] is None else f"{claim['measured']:.4g}",
-            "–" if claim["interval"] is None else "[{:.3g}, {:.3g}]".format(*claim["interval"]),
-            "holds" if claim["holds"] else "does not hold",
-        )
-        for claim in content["claims"]
-    ]
-    header = ["claim", "measured", "95 % interval", "verdict"]
-    yield content["reproduction"], pd.DataFrame(rows, columns=header)
-
-
-def show(content: Content, console: Console) -> None:
-    """Print the tables and the verdicts."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    for title, frame in tables(content):
-        table = Table(title=escape(title), title_justify="left")
-        for index, heading in enumerate(frame):
-            table.add_column(escape(str(heading)), justify="right" if index else "left")
-        for row in frame.itertuples(index=False):
-            failed = row[-1] == "does not hold"
-            table.add_row(*map(escape, row), style="red" if failed else None)
-        console.print(table)
-
-
-def _print_path(what: str, path: Path, console: Console) -> None:
-    console.print(f"{what}: {path}", highlight=False, soft_wrap=True)

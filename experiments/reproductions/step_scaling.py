@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..problem import Problem
 from ..variants.replayed import replayed
-from .claims import Claim, Reproduction, check_ratio
-from .trainings import Transformation, final, load, published, train
+from .claims import Claims, Reproduction, check_ratio, table
+from .trainings import Transformation, final_losses, load, published, train
 
 FULL = {  # problem, training examples, batch size, steps
     "problems": (("mnist", None, 128, 2300), ("cifar10", None, 128, 1900)),
@@ -52,83 +50,64 @@ def run(
     problems: Sequence[tuple[str, int | None, int, int]],
     multiples: Sequence[float],
     *,
-    seeds: int,
+    eval_examples: int,
     **budget: Any,
 ) -> Reproduction:
     """Train with multiples of the steps of four rules."""
-    losses: dict[str, Losses] = {}
-    for name, examples, batch_size, steps in problems:
-        problem = load(name, examples, budget["eval_examples"])
-        losses[problem.name] = compute(
-            problem, multiples, seeds=seeds, batch_size=batch_size, steps=steps, **budget
-        )
-    title = "final train loss, mean over the seeds, by multiple of the chosen step"
-    return Reproduction(
-        figure=draw(multiples, losses),
-        claims=[c for name, by_rule in losses.items() for c in judge(name, multiples, by_rule)],
-        data={"multiple": multiples, "train loss": losses},
-        tables={f"{name}: {title}": table(multiples, by_rule) for name, by_rule in losses.items()},
-    )
-
-
-def compute(problem: Problem, multiples: Sequence[float], **budget: Any) -> Losses:
-    """Final train losses."""
     settings = [{"multiple": c} for c in multiples]
-    losses = {}
-    for rule, build in RULES.items():
-        curves = train(problem, build, settings, label=rule, **budget)
-        losses[rule] = np.stack([final(values["train_loss"]) for values in curves])
-    return losses
+    header = [f"× {c:g}" for c in multiples]
+    losses, claims, tables = {}, {}, {}
+    for names, examples, batch_size, steps in problems:
+        problem = load(names, examples, eval_examples)
+        budget |= {"batch_size": batch_size, "steps": steps, "eval_examples": eval_examples}
+        by_rule = {
+            rule: final_losses(train(problem, build, settings, label=rule, **budget))
+            for rule, build in RULES.items()
+        }
+        losses[problem.name] = by_rule
+        claims |= judge(problem.name, multiples, by_rule)
+        title = "final train loss, mean over the seeds, by multiple of the chosen step"
+        rows = {rule: values.mean(axis=1) for rule, values in by_rule.items()}
+        tables[f"{problem.name}: {title}"] = table("rule", rows, header)
+    data = {"multiple": multiples, "train loss": losses}
+    return Reproduction(draw(multiples, losses), claims, data, tables)
 
 
-def judge(problem: str, multiples: Sequence[float], losses: Losses) -> list[Claim]:
+def judge(problem: str, multiples: Sequence[float], losses: Losses) -> Claims:
     """Where the best multiple of every seed lies."""
     best = {rule: np.asarray(multiples)[values.argmin(axis=0)] for rule, values in losses.items()}
     lowest = np.exp(np.log(losses[OURS]).mean(axis=1).min())
-
-    def needs_no_other(rule: str) -> Claim:
-        return check_ratio(
-            f"{problem}: {rule} needs no other length than it chooses: the best multiple lies "
-            "between 0.5 and 2",
-            best[rule],
-            at_least=0.5,
-            at_most=2,
-        )
-
-    return [
-        needs_no_other(PI),
-        check_ratio(
-            f"{problem}: the quadratic rule steps too far: its best multiple is at most 0.1",
-            best[QUADRATIC],
-            at_most=0.1 * (1 + 1e-6),
+    as_it_is = losses[OURS][list(multiples).index(1.0)]
+    no_other = {
+        f"{problem}: {rule} needs no other length than it chooses: the best multiple lies "
+        "between 0.5 and 2": check_ratio(best[rule], at_least=0.5, at_most=2)
+        for rule in (PI, OURS)
+    }
+    return {
+        **no_other,
+        f"{problem}: the quadratic rule steps too far: its best multiple is at most 0.1": (
+            check_ratio(best[QUADRATIC], at_most=0.1 * (1 + 1e-6))
         ),
-        needs_no_other(OURS),
-        check_ratio(
-            f"{problem}: ours as it is ends within 10 % of its best multiple",
-            losses[OURS][list(multiples).index(1.0)] / lowest,
-            at_most=1.1,
+        f"{problem}: ours as it is ends within 10 % of its best multiple": (
+            check_ratio(as_it_is / lowest, at_most=1.1)
         ),
-    ]
-
-
-def table(multiples: Sequence[float], losses: Losses) -> pd.DataFrame:
-    rows = {rule: values.mean(axis=1) for rule, values in losses.items()}
-    header = [f"× {c:g}" for c in multiples]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=header).rename_axis("rule")
+    }
 
 
 def draw(multiples: Sequence[float], losses: dict[str, Losses]) -> Figure:
-    figure, places = plots.panels("Multiples of the chosen steps", 1, len(losses), 10, 4.6)
-    for axes, (problem, by_rule) in zip(places, losses.items(), strict=True):
-        everything = np.concatenate([values.ravel() for values in by_rule.values()])
-        lowest = float(everything.min())
-        highest = min(WORST * lowest, float(everything[np.isfinite(everything)].max()))
-        for rule, values in by_rule.items():
-            shown = np.minimum(values, 2 * highest).T
-            plots.band(axes, np.asarray(multiples), shown, rule, marker="o")
+    shown, limits = {}, []
+    for problem, by_rule in losses.items():
+        everything = np.stack(list(by_rule.values()))
+        lowest = everything.min()
+        highest = min(WORST * lowest, everything[np.isfinite(everything)].max())
+        limits.append((0.9 * lowest, 1.1 * highest))
+        shown[problem] = {
+            rule: (multiples, np.minimum(values, 2 * highest).T) for rule, values in by_rule.items()
+        }
+    title = "Multiples of the chosen steps"
+    figure, places = plots.band_panels(title, shown, len(shown), 10, 4.6, marker="o")
+    for axes, ends in zip(places, limits, strict=True):
         axes.axvline(1, color="0.4", lw=0.8, ls=":")
-        axes.set(xscale="log", yscale="log", title=problem, xlabel="multiple c of the chosen step")
-        axes.set_ylim(0.9 * lowest, 1.1 * highest)
+        axes.set(xscale="log", xlabel="multiple c of the chosen step", ylim=ends)
     places[0].set_ylabel("final train loss")
-    plots.legend_below(figure, places[0], len(RULES))
     return figure

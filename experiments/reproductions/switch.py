@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ...curvature import quadratic_form
 from ...optimizers import meka, metrics, warm_start
 from .. import plots
 from ..problem import Problem
-from .claims import Claim, Reproduction, check, check_ratio, over_seeds
+from .claims import Claims, Reproduction, check, check_ratio, over_seeds, table
 from .trainings import Curves, final, load, published, train
 
 FULL = {
@@ -36,6 +35,7 @@ SWITCHES = {"at 0%": 0.0, "at 25%": 0.25, "at 50%": 0.5, "never": 1.0}  # parts 
 EARLY, LATE = "at 0%", "at 50%"
 PUBLISHED, OURS = "published rule", "our rule"
 RULES = {PUBLISHED: published, OURS: meka}
+MAGNITUDES = ("curvature", "gradient variance", "step size")
 Found = dict[str, dict[str, Curves]]  # by rule and switch
 
 
@@ -43,11 +43,16 @@ def run(problem: str, examples: int | None, *, seeds: int, **budget: Any) -> Rep
     """Train with both rules and every switch."""
     loaded = load(problem, examples, budget["eval_examples"])
     found = {rule: compute(loaded, rule, seeds=seeds, **budget) for rule in RULES}
+    rows = {
+        f"{rule}, {switch}": {name: v.mean() for name, v in averages(curves).items()}
+        for rule, by_switch in found.items()
+        for switch, curves in by_switch.items()
+    }
     return Reproduction(
         figure=draw(loaded.name, found),
         claims=judge(found),
         data=over_seeds(found),
-        tables={"over the last quarter, means over the seeds": table(found)},
+        tables={"over the last quarter, means over the seeds": table("switch", rows)},
         settings={"problem": loaded.name},
     )
 
@@ -79,82 +84,63 @@ def curvature_variance_and_step_size(state: Any, params: Any, data: Any) -> dict
     }
 
 
-def judge(found: Found) -> list[Claim]:
+def judge(found: Found) -> Claims:
     """Compare the earliest switch with that in the middle, over the last quarter."""
-    claims = []
+    claims = {}
     for rule, by_switch in found.items():
         early, late = (averages(by_switch[switch]) for switch in (EARLY, LATE))
-        claims += [
-            check_ratio(
-                f"{rule}: adaptive from the start, the curvature stays higher than after a switch "
-                "in the middle (more than 1.2 times)",
-                early["curvature"] / late["curvature"],
-                at_least=1.2,
+        claims |= {
+            f"{rule}: adaptive from the start, the curvature stays higher than after a switch "
+            "in the middle (more than 1.2 times)": check_ratio(
+                early["curvature"] / late["curvature"], at_least=1.2
             ),
-            check_ratio(
-                f"{rule}: and so does the variance of the gradient (more than 1.2 times)",
-                early["gradient variance"] / late["gradient variance"],
-                at_least=1.2,
+            f"{rule}: and so does the variance of the gradient (more than 1.2 times)": check_ratio(
+                early["gradient variance"] / late["gradient variance"], at_least=1.2
             ),
-            check(
-                f"{rule}: and the test accuracy is lower (by more than 0.01)",
-                early["test_accuracy"] - late["test_accuracy"],
-                at_most=-0.01,
+            f"{rule}: and the test accuracy is lower (by more than 0.01)": check(
+                early["test_accuracy"] - late["test_accuracy"], at_most=-0.01
             ),
-        ]
+        }
     ours, theirs = (averages(found[rule][EARLY]) for rule in (OURS, PUBLISHED))
     texts = {"curvature": "curvature", "gradient variance": "variance of the gradient"}
-    claims += [
-        check_ratio(
+    for name, text in texts.items():
+        statement = (
             f"an adaptive trust region removes the drift: adaptive from the start, the {text} "
-            "under our rule is at most half of that under the published one",
-            ours[name] / theirs[name],
-            at_most=0.5,
+            "under our rule is at most half of that under the published one"
         )
-        for name, text in texts.items()
-    ]
-    claims.append(
-        check(
-            "adaptive from the start, our rule ends with a higher test accuracy than the published",
-            ours["test_accuracy"] - theirs["test_accuracy"],
-            at_least=0,
+        claims[statement] = check_ratio(ours[name] / theirs[name], at_most=0.5)
+    return claims | {
+        "adaptive from the start, our rule ends with a higher test accuracy than the published": (
+            check(ours["test_accuracy"] - theirs["test_accuracy"], at_least=0)
         )
-    )
-    return claims
+    }
 
 
 def averages(curves: Curves) -> dict[str, np.ndarray]:
     """Over the last quarter, by seed: mean measures, and geometric means of magnitudes."""
-    names = ("curvature", "gradient variance", "step size")
-    logs = {name: np.log(np.maximum(np.abs(curves[name]), 1e-12)) for name in names}
+    logs = {name: np.log(np.maximum(np.abs(curves[name]), 1e-12)) for name in MAGNITUDES}
     return {
         **{name: final(curves[name]) for name in ("train_loss", "test_accuracy")},
         **{name: np.exp(final(values)) for name, values in logs.items()},
     }
 
 
-def table(found: Found) -> pd.DataFrame:
-    rows = {
-        f"{rule}, {switch}": {name: v.mean() for name, v in averages(curves).items()}
-        for rule, by_switch in found.items()
-        for switch, curves in by_switch.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("switch")
-
-
 def draw(problem: str, found: Found) -> Figure:
-    names = ("curvature", "gradient variance", "step size", "test_accuracy")
+    names = (*MAGNITUDES, "test_accuracy")
+    shown = {
+        f"{rule}: {name.replace('_', ' ')}": {
+            switch: (curves["step"], np.abs(curves[name])) for switch, curves in by_switch.items()
+        }
+        for rule, by_switch in found.items()
+        for name in names
+    }
     title = f"From fixed to adaptive steps, {problem}"
-    figure, places = plots.panels(title, len(found), len(names), 13, 6.2, sharey="col")
-    shown = [(rule, name) for rule in found for name in names]
-    for axes, (rule, name) in zip(places, shown, strict=True):
-        for switch, curves in found[rule].items():
-            values = curves[name] if name == "test_accuracy" else np.abs(curves[name])
-            color = plots.band(axes, curves["step"], values, switch)
-            if 0 < SWITCHES[switch] < 1:
-                at = SWITCHES[switch] * curves["step"][-1]
-                axes.axvline(at, color=color, lw=0.8, ls=":")
-        axes.set(title=f"{rule}: {name.replace('_', ' ')}", xlabel="step")
-        axes.set_yscale("linear" if name == "test_accuracy" else "log")
-    plots.legend_below(figure, places[0], len(SWITCHES))
+    figure, places = plots.band_panels(title, shown, len(names), 13, 6.2, sharey="col")
+    for axes in places:
+        for line, part in zip(axes.get_lines(), SWITCHES.values(), strict=True):
+            if 0 < part < 1:
+                at = part * np.max(line.get_xdata())
+                axes.axvline(at, color=line.get_color(), lw=0.8, ls=":")
+    for axes in places[3::4]:
+        axes.set_yscale("linear")
     return figure

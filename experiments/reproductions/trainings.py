@@ -23,6 +23,7 @@ from ..train import train as train_runs
 log = logging.getLogger(__package__)  # what a reproduction is doing
 Curves = dict[str, np.ndarray]
 Transformation = optax.GradientTransformation
+Makers = Mapping[str, Callable[[], Transformation]]  # of optimizers, by name
 
 
 def load(names: str, train: int | None = None, test: int | None = None) -> Problem:
@@ -107,29 +108,40 @@ def final(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(last), last, np.inf)
 
 
-def path(
+def final_losses(curves: Sequence[Curves]) -> np.ndarray:
+    """Final train losses, of shape (settings, seeds)."""
+    return np.stack([final(values["train_loss"]) for values in curves])
+
+
+def paths(
+    name: str,
     tx: Transformation,
     losses: Callable[[jax.Array, jax.Array], jax.Array],
-    start: jax.Array,
+    starts: jax.Array,
     noise: jax.Array,
-) -> jax.Array:
+) -> np.ndarray:
     """Follow an optimizer through batches of noise.
 
     Args:
+      name: of the progress.
       tx: the optimizer.
       losses: `(params, batch) -> (n,)`.
-      start: first parameters, shape (d,).
-      noise: batches of all steps, shape (steps, …).
+      starts: first parameters, shape (seeds, d).
+      noise: batches of all steps, shape (seeds, steps, …).
 
     Returns:
-      Parameters after every step, shape (steps, d).
+      Parameters after every step, shape (seeds, steps, d).
     """
+    log.info(name)
     tx = optax.with_extra_args_support(tx)
     step = one_step(lambda params, batch, key: losses(params, batch), tx)
 
-    def follow(carry: Carry, batch: jax.Array) -> tuple[Carry, jax.Array]:
+    def advance(carry: Carry, batch: jax.Array) -> tuple[Carry, jax.Array]:
         carry, _ = step(carry, batch)
         return carry, carry.params
 
-    carry = Carry(start, tx.init(start), jax.random.key(0), jnp.zeros((), jnp.int32))
-    return jax.lax.scan(follow, carry, noise)[1]
+    def follow(start: jax.Array, noise: jax.Array) -> jax.Array:
+        carry = Carry(start, tx.init(start), jax.random.key(0), jnp.zeros((), jnp.int32))
+        return jax.lax.scan(advance, carry, noise)[1]
+
+    return np.asarray(jax.jit(jax.vmap(follow))(starts, noise))

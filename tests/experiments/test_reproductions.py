@@ -11,7 +11,7 @@ import pytest
 from mekax.experiments import reproductions
 from mekax.experiments.plots import figure
 from mekax.experiments.reproductions import REPRODUCTIONS, Entry
-from mekax.experiments.reproductions.claims import Claim, Reproduction, check, check_ratio
+from mekax.experiments.reproductions.claims import Reproduction, Verdict, check, check_ratio
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def example(monkeypatch, enter):
         calls.append((dimension, seeds))
         return Reproduction(
             figure(2, 2),
-            claims=[
-                Claim("the slope is at most −0.8", -0.95, (-1.0, -0.9), True),
-                Claim("the ratio is at least 50", 20.0, None, dimension > 2),
-            ],
+            claims={
+                "the slope is at most −0.8": Verdict(-0.95, (-1.0, -0.9), True),
+                "the ratio is at least 50": Verdict(20.0, None, dimension > 2),
+            },
             data={"x": np.arange(2), "y": math.inf},
             tables={"<script>": pd.DataFrame({"b": [2.0]}, index=pd.Index(["[1]"], name="a"))},
         )
@@ -118,16 +118,16 @@ def test_a_claim_that_does_not_hold_fails(mekax, tmp_path, example):
 
 
 def test_bounds_of_a_claim():
-    assert check("at most 2", [1.0, 2.0], at_most=2).holds
-    assert not check("an invented one: at least 2", [1.0, 2.0], at_least=2).holds
-    geometric = check_ratio("a ratio", [1.0, 100.0], at_most=11)
+    assert check([1.0, 2.0], at_most=2).holds
+    assert not check([1.0, 2.0], at_least=2).holds
+    geometric = check_ratio([1.0, 100.0], at_most=11)
     assert geometric.holds
     assert geometric.measured == pytest.approx(10)
     assert geometric.interval == pytest.approx((1, 100))
     for broken in ([1.0, math.nan], [math.inf]):
-        for claim in (check("whatever is infinite", broken), check_ratio("likewise", broken)):
-            assert not claim.holds
-            assert claim.interval is None
+        for verdict in (check(broken), check_ratio(broken)):
+            assert not verdict.holds
+            assert verdict.interval is None
 
 
 @pytest.mark.parametrize(("device", "words"), [("toaster", "cpu, gpu, tpu"), ("cpu:99", "sees")])
