@@ -300,27 +300,26 @@ def _baseline(
     )
 
 
-def _other(name: str, make: Callable[[Any], Any], words: str, **options: Any) -> Optimizer:
+def _other(name: str, make: Callable[..., Any], words: str, **options: Any) -> Optimizer:
     """What others have proposed, at its own defaults."""
-
-    def build(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
-        from . import variants
-
-        return variants.optax.with_extra_args_support(make(variants))
-
-    return Optimizer(name, build, "learning_rate_free", description=words, **options)
+    return Optimizer(name, _build(make), "learning_rate_free", description=words, **options)
 
 
 def _own(name: str, group: Group, make: Callable[..., Any], words: str = "") -> Optimizer:
-    """One without a setting: `make(variants)`, or `make(variants, steps)`."""
+    """One of ours, which has no setting."""
+    return Optimizer(name, _build(make), group, averaged=True, description=words)
+
+
+def _build(make: Callable[..., Any]) -> Callable[[Mapping[str, Any], int], Any]:
+    """`Optimizer.build` of `make(variants)`, or of `make(variants, steps)`."""
     arguments = len(inspect.signature(make).parameters)
 
     def build(setting: Mapping[str, Any], steps: int) -> optax.GradientTransformationExtraArgs:
         from . import variants
 
-        return make(*(variants, steps)[:arguments])
+        return variants.optax.with_extra_args_support(make(*(variants, steps)[:arguments]))
 
-    return Optimizer(name, build, group, averaged=True, description=words)
+    return build
 
 
 def _along(name: str, make: Callable[[Any], Any], words: str) -> Optimizer:
@@ -391,6 +390,24 @@ _ROWS = (
     _other(
         "schedule_free_plus", lambda v: v.schedule_free_plus(),
         "ScheduleFree+", eval_params=lambda: lambda state, params: state.x,
+    ),
+    # The settings with which AlgoPerf's self-tuning winner and its baseline were entered.
+    _other(
+        "schedule_free_adamw_v2",
+        lambda v, steps: v.contrib.schedule_free_adamw(
+            2.5e-3, b2=0.99552, weight_decay=0.0812, warmup_steps=max(1, round(0.015 * steps))
+        ),
+        "schedule-free AdamW as AlgoPerf's winner", eval_params=_schedule_free_params,
+    ),
+    _other(
+        "nadamw",
+        lambda v, steps: v.optax.nadamw(
+            v.optax.warmup_cosine_decay_schedule(
+                0.0, 1.7486e-3, max(1, round(0.02 * steps)), max(2, steps)
+            ),
+            b1=0.93266, b2=0.99552, weight_decay=0.0812,
+        ),
+        "NAdamW as AlgoPerf's baseline, which knows the number of steps",
     ),
     # A base rate of 1 is what its documentation asks for.
     _other("mechanize", lambda v: v.contrib.mechanize(v.optax.adam(1.0)), "Mechanic on Adam"),
