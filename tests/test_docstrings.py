@@ -16,13 +16,16 @@ MODULES = sorted(
     for package in PACKAGES
     for info in pkgutil.iter_modules(package.__path__)
 )
-RECORDINGS = [
+EXPERIMENTS = [
     f"mekax.experiments.{name}"
-    for name in ("recorder", "view.quantities", "view.recording", "view.terminal")
+    for name in (
+        *("profile.communication", "profile.run", "profile.steps", "profile.timing"),
+        *("recorder", "view.quantities", "view.recording", "view.terminal"),
+    )
 ]
 
 
-@pytest.mark.parametrize("name", [*MODULES, *RECORDINGS])
+@pytest.mark.parametrize("name", [*MODULES, *EXPERIMENTS])
 def test_examples_run(name):
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0

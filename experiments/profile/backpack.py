@@ -3,8 +3,6 @@
 Each relative to the plain gradient of its own framework, for the frameworks differ as well.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import warnings
@@ -15,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 
 from ...curvature import exact, per_example
-from . import workloads
-from .timing import Row, clock, in_turns, ratio
+from .steps import Model, mlp
+from .timing import clock, in_turns, quartiles
 
 _WIDTHS, _BATCH, _PIXELS = (64, 256), 128, 784
 
@@ -26,7 +25,7 @@ _WIDTHS, _BATCH, _PIXELS = (64, 256), 128, 784
 Calls = tuple[Callable[[], Any], Callable[[], float]]
 
 
-def measure(quick: bool, rounds: int) -> list[Row]:
+def measure(quick: bool, rounds: int) -> pd.DataFrame:
     """Measure both on MLPs of two sizes, in turns.
 
     Raises:
@@ -34,45 +33,38 @@ def measure(quick: bool, rounds: int) -> list[Row]:
       AssertionError: if the two do not compute the same variances.
     """
     widths = _WIDTHS[:1] if quick else _WIDTHS
-    return [row for width in widths for row in _compare(workloads.load("mlp", width), rounds)]
+    return pd.concat([_compare(mlp(width), rounds) for width in widths])
 
 
-def _compare(workload: workloads.Workload, rounds: int) -> list[Row]:
-    params, batch = workload.init(jax.random.key(0)), workload.batch(_BATCH)
-    calls = {"BackPACK": _theirs(params, batch), "mekax": _ours(workload, params, batch)}
+def _compare(model: Model, rounds: int) -> pd.DataFrame:
+    params, batch = jax.jit(model.init)(jax.random.key(0)), model.batch(_BATCH)
+    calls = {"BackPACK": _theirs(params, batch), "mekax": _ours(model, params, batch)}
     np.testing.assert_allclose(*(total() for _, total in calls.values()), rtol=1e-3)
     clocks = {}
-    for name, (gradient, variances) in calls.items():
-        gradient()  # compiles
-        clocks |= {f"{name}, gradient": _clock(gradient), name: _clock(variances)}
+    for name, pair in calls.items():
+        for what, call in zip(("gradient", "variances"), pair, strict=True):
+            call()  # compiles
+            clocks[what, name] = clock(lambda count, call=call: [call() for _ in range(count)])
     times = in_turns(clocks, rounds)
-    return [
-        {
-            "library": name,
-            "parameters": workload.parameters(),
-            "batch_size": _BATCH,
-            "milliseconds": 1e3 * float(np.median(times[name])),
-            **ratio("to_gradient", times[name], times[f"{name}, gradient"]),
-        }
-        for name in calls
-    ]
+    size = {"parameters": model.parameters(), "batch_size": _BATCH}
+    frame = pd.DataFrame({**size, "milliseconds": 1e3 * times["variances"].median()})
+    ratios = pd.DataFrame(times["variances"] / times["gradient"])
+    frame = frame.join(quartiles("to_gradient", ratios))
+    return frame.rename_axis("library").reset_index()
 
 
-def _clock(call: Callable[[], Any]) -> Callable[[], float]:
-    return clock(lambda count: [call() for _ in range(count)])
-
-
-def _ours(workload: workloads.Workload, params: Any, batch: Any) -> Calls:
-    gradient = jax.jit(jax.grad(lambda p, batch: jnp.mean(workload.losses(p, batch))))
+def _ours(model: Model, params: Any, batch: Any) -> Calls:
+    gradient = jax.jit(jax.grad(lambda p, batch: jnp.mean(model.losses(p, batch))))
 
     @jax.jit
     def statistics(p: Any, batch: Any) -> Any:
         # What is not returned, all about Hessians, is not computed.
-        found = exact(per_example(workload.loss, batch), p, p, covariance="diagonal")
+        found = exact(per_example(model.loss, batch), p, p, covariance="diagonal")
         return found.gradient, optax.tree.sum(found.gradient_variance)
 
-    return lambda: jax.block_until_ready(gradient(params, batch)), lambda: float(
-        statistics(params, batch)[1]
+    return (
+        lambda: jax.block_until_ready(gradient(params, batch)),
+        lambda: float(statistics(params, batch)[1]),
     )
 
 

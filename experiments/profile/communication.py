@@ -3,20 +3,19 @@
 What a program exchanges depends neither on the speed of the machine nor on that of its network.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os
 import re
+from collections.abc import Iterable
 from functools import partial
 
 import jax
+import pandas as pd
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from . import steps, workloads
-from .process import in_new_process
-from .timing import Row
+from .steps import STEPS, mlp
+from .timing import in_new_process
 
 _DEVICES = 8
 _OPTIMIZERS = ("adam", "adameka", "meka")
@@ -28,25 +27,33 @@ _COLLECTIVE = re.compile(
 _SHAPE = re.compile(rf"({'|'.join(_BYTES)})\[([\d,]*)\]")
 
 
-def measure(quick: bool, rounds: int) -> list[Row]:
+def measure(quick: bool, rounds: int) -> pd.DataFrame:
     """Compile data-parallel steps for 8 CPU devices, in a process that has so many."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={_DEVICES}"
-    environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     chosen = list(itertools.product(_SIZES, _OPTIMIZERS))
-    return in_new_process(count_bytes, chosen[:2] if quick else chosen, environment=environment)
+    return in_new_process(count_bytes, chosen[:2] if quick else chosen)
 
 
-def count_bytes(chosen: list[tuple[tuple[int, int], str]]) -> list[Row]:
-    """Number and bytes of the collectives for widths and batches, and an optimizer each."""
+def count_bytes(chosen: Iterable[tuple[tuple[int, int], str]]) -> pd.DataFrame:
+    """Number and bytes of the collectives for widths and batches, and an optimizer each.
+
+    The batch is split over the devices, all of which hold the parameters.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={_DEVICES}"
+    jax.config.update("jax_platforms", "cpu")
+    mesh = jax.make_mesh((_DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    everywhere, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     rows = []
     for (width, batch_size), optimizer in chosen:
-        workload = workloads.load("mlp", width)
-        parameters = workload.parameters()
-        count, total = collective_bytes(_compiled_step(workload, optimizer, batch_size))
-        size = {"optimizer": optimizer, "parameters": parameters, "batch_size": batch_size}
-        sent = {"collectives": count, "bytes": total, "bytes_to_gradient": total / (4 * parameters)}
-        rows.append(size | sent)
-    return rows
+        model, step = mlp(width), STEPS[optimizer]
+        carry = jax.eval_shape(partial(step.start, model))
+        batch = jax.eval_shape(partial(model.batch, batch_size))
+        program = jax.jit(partial(step.make, model), in_shardings=(everywhere, split))
+        text = program.lower(carry, batch).compile().as_text() or ""
+        rows.append((optimizer, model.parameters(), batch_size, *collective_bytes(text)))
+    columns = ["optimizer", "parameters", "batch_size", "collectives", "bytes"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found.assign(bytes_to_gradient=found.bytes / (4 * found.parameters))
 
 
 def collective_bytes(program: str) -> tuple[int, int]:
@@ -56,19 +63,7 @@ def collective_bytes(program: str) -> tuple[int, int]:
       >>> collective_bytes("%sum = (f32[2,3]{1,0}, bf16[4]{0}) all-reduce(%x, %y), channel_id=2")
       (1, 32)
     """
-    results = _COLLECTIVE.findall(program)
-    total = 0
-    for dtype, shape in (array for result in results for array in _SHAPE.findall(result)):
-        total += _BYTES[dtype] * math.prod(map(int, filter(None, shape.split(","))))
+    results, total = _COLLECTIVE.findall(program), 0
+    for dtype, shape in _SHAPE.findall(" ".join(results)):
+        total += _BYTES[dtype] * math.prod(int(length) for length in shape.split(",") if length)
     return len(results), total
-
-
-def _compiled_step(workload: workloads.Workload, optimizer: str, batch_size: int) -> str:
-    """Text of a step whose batch is split over the devices, which all hold the parameters."""
-    mesh = jax.make_mesh((_DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    everywhere, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    step = steps.find(optimizer)
-    program = jax.jit(partial(step.make, workload), in_shardings=(everywhere, split))
-    carry = jax.eval_shape(lambda: step.start(workload))
-    batch = jax.eval_shape(lambda: workload.batch(batch_size))
-    return program.lower(carry, batch).compile().as_text() or ""

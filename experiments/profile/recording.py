@@ -1,7 +1,5 @@
 """What it costs to record the metrics of every step of a small MLP."""
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -10,25 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pandas as pd
 
 from ...optimizers import metrics
 from .. import Recorder
-from . import steps, workloads
-from .timing import Row, clock, in_turns
+from .steps import STEPS, mlp
+from .timing import clock, in_turns
 
-_WIDTH, _BATCH = 64, 128
+_BATCH = 128
 
 
-def measure(quick: bool, rounds: int) -> list[Row]:
+def measure(quick: bool, rounds: int) -> pd.DataFrame:
     """Least milliseconds of a step, recorded or not, and of a record while the device is idle."""
-    del quick
-    workload, step = workloads.load("mlp", _WIDTH), steps.find("adameka, value given")
-    batch = workload.batch(_BATCH)
-    compiled = jax.jit(partial(step.make, workload), donate_argnums=0)
+    model, step = mlp(64), STEPS["adameka, value given"]
+    batch, start = model.batch(_BATCH), jax.jit(partial(step.start, model))
+    compiled = jax.jit(partial(step.make, model), donate_argnums=0)
 
     def training(watch: Callable[[Any], None]) -> Callable[[int], Any]:
         """What makes so many steps, each of which shows its state to a function."""
-        carry = step.start(workload)
+        carry = start()
 
         def run(count: int) -> Any:
             nonlocal carry
@@ -47,13 +45,12 @@ def measure(quick: bool, rounds: int) -> list[Row]:
             def write(state: Any) -> None:
                 recorder.write(next(numbers), metrics(state))
 
-            _, idle, _ = step.start(workload)
+            _, idle, _ = start()
             clocks = {
                 "milliseconds": clock(training(lambda state: None)),
                 "milliseconds_recorded": clock(training(write)),
                 "milliseconds_of_writing": clock(lambda n: [write(idle) for _ in range(n)]),
             }
-            times = in_turns(clocks, rounds)
-        size = path.stat().st_size / next(numbers)
-    least = {name: 1e3 * min(seconds) for name, seconds in times.items()}
-    return [{"parameters": workload.parameters(), "batch_size": _BATCH, **least, "bytes": size}]
+            least = 1e3 * in_turns(clocks, rounds).min()
+        size = {"parameters": model.parameters(), "batch_size": _BATCH}
+        return pd.DataFrame([{**size, **least, "bytes": path.stat().st_size / next(numbers)}])
