@@ -64,12 +64,8 @@ def run(models: int, *, seeds: int) -> Reproduction:
         for scene, by_rule in steps.items()
     }
     title = f"chosen steps, in Newton steps −s/|h|, within a trust region of {RADIUS:g}"
-    return Reproduction(
-        figure=draw(steps),
-        claims=judge(chosen),
-        data={"steps": steps, "EI by reach": by_reach},
-        tables={title: table("model", newton_steps)},
-    )
+    data = {"steps": steps, "EI by reach": by_reach}
+    return Reproduction(draw(steps), judge(chosen), data, {title: table("model", newton_steps)})
 
 
 def compute(models: int, seeds: int) -> dict[str, np.ndarray]:

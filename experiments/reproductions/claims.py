@@ -13,7 +13,6 @@ import numpy as np
 from ..results import bootstrap
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -36,7 +35,7 @@ class Reproduction:
       figure: with its title.
       claims: what was checked.
       data: what was computed, arrays and numbers by name.
-      tables: numbers that a picture does not show well, by title; the index names the rows.
+      tables: numbers that a picture does not show well, by title, made by `table`.
       settings: what the numbers depend on besides the arguments of `run` and the constants of its
         module.
     """
@@ -44,7 +43,7 @@ class Reproduction:
     figure: Figure
     claims: Claims
     data: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -54,13 +53,7 @@ def check(
     at_most: float = math.inf,
     geometric: bool = False,
 ) -> Verdict:
-    """Hold the mean over the seeds to bounds; what is not finite proves nothing.
-
-    Args:
-      values: one per seed.
-      at_least: lower bound of the mean.
-      at_most: upper bound of the mean.
-      geometric: whether to take the geometric mean, of positive numbers.
+    """Hold the mean over the seeds to bounds; a value that is not finite proves nothing.
 
     Example:
       >>> check([1.0, 2.0], at_most=2).holds
@@ -76,13 +69,13 @@ def check(
 check_ratio = partial(check, geometric=True)
 
 
-def table(
-    index: str, rows: Mapping[str, Any], columns: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """A table of rows by name, each a mapping, or a sequence for these columns."""
-    import pandas as pd
-
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(index)
+def table(index: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A table of named rows as text, with three digits of every number; `index` heads the names."""
+    cells = [
+        [name, *(x if isinstance(x, str) else f"{x:.3g}" for x in row.values())]
+        for name, row in rows.items()
+    ]
+    return {"header": [index, *next(iter(rows.values()))], "rows": cells}
 
 
 def over_seeds(values: Any) -> Any:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import optax
-import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from ...optimizers import adameka, meka, scale_by_kalman_filter
 from .. import plots
 from ..benchmark import clock
 from ..problem import Problem
-from .claims import Claims, Reproduction, check_ratio
+from .claims import Claims, Reproduction, check_ratio, table
 from .trainings import Makers, load, log, named, published
 
 FULL = {  # problem, training examples, batch size; rounds of a repetition
@@ -47,8 +47,12 @@ def run(
         label = f"{problem.name}, batch {batch_size}"
         ratios[label] = compute(problem, batch_size, rounds, seeds)
     title = f"time of a step in steps of SGD, on {jax.devices()[0].device_kind}"
-    means = geometric_means(ratios).rename_axis("optimizer")
-    return Reproduction(draw(ratios), judge(ratios), data=ratios, tables={title: means})
+    rows = {
+        name: {problem: gmean(by_name[name]) for problem, by_name in ratios.items()}
+        for name in OPTIMIZERS
+    }
+    tables = {title: table("optimizer", rows)}
+    return Reproduction(draw(ratios), judge(ratios), ratios, tables)
 
 
 def compute(problem: Problem, batch_size: int, rounds: int, seeds: int) -> dict[str, np.ndarray]:
@@ -77,19 +81,14 @@ def judge(ratios: Ratios) -> Claims:
     }
 
 
-def geometric_means(ratios: Ratios) -> pd.DataFrame:
-    """A row for each optimizer, a column for each problem."""
-    return pd.DataFrame(ratios).map(lambda values: np.exp(np.log(values).mean()))
-
-
 def draw(ratios: Ratios) -> Figure:
     figure, (axes,) = plots.panels("Time of a step in steps of SGD", 1, 1, 8, 4.2)
     height = 0.8 / len(ratios)
-    for index, (problem, middle) in enumerate(geometric_means(ratios).items()):
-        y = np.arange(len(middle)) + height * (index - (len(ratios) - 1) / 2)
-        ends = [(values.min(), values.max()) for values in ratios[str(problem)].values()]
-        reach = np.abs(np.transpose(ends) - middle.to_numpy())
-        axes.barh(y, middle, height, xerr=reach, label=str(problem), alpha=0.8)
+    for index, (problem, by_name) in enumerate(ratios.items()):
+        y = np.arange(len(by_name)) + height * (index - (len(ratios) - 1) / 2)
+        middle = np.array([gmean(values) for values in by_name.values()])
+        ends = np.array([(values.min(), values.max()) for values in by_name.values()]).T
+        axes.barh(y, middle, height, xerr=np.abs(ends - middle), label=problem, alpha=0.8)
     axes.axvspan(1, 1.6, color="0.85", zorder=0, label="published")
     axes.set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
     axes.invert_yaxis()

@@ -37,19 +37,16 @@ def run(problem: str, examples: int | None, *, seeds: int, **budget: Any) -> Rep
         rule: {name: compute(loaded, rule, name, seeds=seeds, **budget) for name in COVARIANCES}
         for rule in RULES
     }
+    header = [f"decay {decay:g}" for decay in DECAYS]
     rows = {
-        f"{rule}, {structure}": values.mean(axis=1)
+        f"{rule}, {structure}": dict(zip(header, values.mean(axis=1), strict=True))
         for rule, by_structure in losses.items()
         for structure, values in by_structure.items()
     }
-    header = [f"decay {decay:g}" for decay in DECAYS]
-    return Reproduction(
-        figure=draw(loaded.name, losses),
-        claims=judge(losses),
-        data={"decay": DECAYS, "train loss": losses},
-        tables={"final train loss, mean over the seeds": table("filter", rows, header)},
-        settings={"problem": loaded.name},
-    )
+    data = {"decay": DECAYS, "train loss": losses}
+    tables = {"final train loss, mean over the seeds": table("filter", rows)}
+    picture = draw(loaded.name, losses)
+    return Reproduction(picture, judge(losses), data, tables, {"problem": loaded.name})
 
 
 def compute(problem: Problem, rule: str, structure: str, **budget: Any) -> np.ndarray:

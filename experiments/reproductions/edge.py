@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from ...curvature import hvp, observe
 from ...optimizers import metrics, scale_by_expected_improvement
@@ -60,12 +61,8 @@ def run(
         for regime, by_name in found.items()
         for name, curves in by_name.items()
     }
-    return Reproduction(
-        figure=draw(loaded.name, found),
-        claims=judge(found),
-        data=over_seeds(found),
-        tables={"at the end, mean and medians over the seeds": table("steps", rows)},
-    )
+    tables = {"at the end, mean and medians over the seeds": table("steps", rows)}
+    return Reproduction(draw(loaded.name, found), judge(found), over_seeds(found), tables)
 
 
 def compute(problem: Problem, regime: str, **budget: Any) -> dict[str, Curves]:
@@ -90,16 +87,11 @@ class NewtonState(NamedTuple):
     step_size: jax.Array
 
     def metrics(self) -> dict[str, jax.Array]:
-        """For `mekax.optimizers.metrics`."""
         return {"step_size": self.step_size}
 
 
 def newton_steps(multiple: jax.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
     """Steps c ‖g‖²/|h| along the gradient, no longer than the parameters."""
-
-    def init_fn(params: Any) -> NewtonState:
-        del params
-        return NewtonState(jnp.zeros(()))
 
     def update_fn(updates, state, params=None, *, value_fn=None, **extra_args):
         assert value_fn is not None
@@ -111,7 +103,9 @@ def newton_steps(multiple: jax.typing.ArrayLike) -> optax.GradientTransformation
         length = jnp.minimum(multiple * newton_length, optax.tree.norm(params))
         return optax.tree.scale(length, direction), NewtonState(length / norm)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(
+        lambda params: NewtonState(jnp.zeros(())), update_fn
+    )
 
 
 def step_size_and_sharpness(problem: Problem) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
@@ -156,7 +150,7 @@ def judge(found: Found) -> Claims:
     return {
         "full batch: twice the Newton step trains at the edge of stability: step size × "
         "sharpness lies between 1.5 and 4 (second half, geometric mean)": check_ratio(
-            np.exp(np.log(second_half).mean(axis=1)), at_least=1.5, at_most=4
+            gmean(second_half, axis=1), at_least=1.5, at_most=4
         ),
         "full batch: twice the Newton step ends lower than the Newton step": check_ratio(
             full[TWO] / full[ONE], at_most=1

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from ...curvature import quadratic_form
 from ...optimizers import meka, scale_by_kalman_filter
@@ -55,18 +56,15 @@ def run(problem: str, examples: int, *, seeds: int, **budget: Any) -> Reproducti
     found = {name: compute(loaded, name, **budget) for name in RULES}
     rows = {
         name: {
-            "error of batch ÷ filter": np.exp(np.log(smaller(curves)).mean()),
+            "error of batch ÷ filter": gmean(smaller(curves)),
             **{metric: late(curves[metric]).mean() for metric in CONSISTENT},
         }
         for name, curves in found.items()
     }
-    return Reproduction(
-        figure=draw(loaded.name, found),
-        claims=judge(found),
-        data=over_seeds(found),
-        tables={"mean over the training and the seeds": table("training", rows)},
-        settings={"problem": loaded.name},
-    )
+    tables = {"mean over the training and the seeds": table("training", rows)}
+    picture = draw(loaded.name, found)
+    settings = {"problem": loaded.name}
+    return Reproduction(picture, judge(found), over_seeds(found), tables, settings)
 
 
 def compute(problem: Problem, name: str, **budget: Any) -> Curves:
@@ -82,9 +80,13 @@ def compute(problem: Problem, name: str, **budget: Any) -> Curves:
 def errors(problem: Problem) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
     """What is measured at an evaluation: at the last batch and the parameters that it saw."""
 
+    def is_filter(part: Any) -> bool:
+        return hasattr(part, "gain")
+
     def metrics(state: Any, params: Any, data: Any) -> dict[str, jax.Array]:
         del params  # the filter has not seen them yet
-        gradient, filtered = state[0].trace, _filter_of(state)
+        parts = jax.tree.leaves(state, is_leaf=is_filter)
+        gradient, filtered = state[0].trace, next(filter(is_filter, parts))
         mean, variance = filtered.belief
         noise = optax.tree.bias_correction(filtered.noise, DECAY, filtered.count)
         truth = full_gradient(problem, filtered.params, data)
@@ -135,15 +137,6 @@ def coverage(error: Any, stated: jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(shares) <= WITHIN * jnp.sqrt(stated))
 
 
-def _filter_of(state: Any) -> Any:
-    """The filter's part of a state: the one that has a gain."""
-
-    def has_gain(part: Any) -> bool:
-        return hasattr(part, "gain")
-
-    return next(filter(has_gain, jax.tree.leaves(state, is_leaf=has_gain)))
-
-
 def judge(found: dict[str, Curves]) -> Claims:
     """Hold the trainings to what was published of the filter, and the filter to what it states."""
     claims = {}
@@ -155,32 +148,31 @@ def judge(found: dict[str, Curves]) -> Claims:
         claims[statement] = check_ratio(smaller(curves), at_least=3, at_most=8)
     for name in (PUBLISHED, OURS):
         curves = found[name]
-        innovation, error = (
-            np.exp(late(np.log(curves[metric]))) for metric in ("innovation", "normalized error")
-        )
         claims |= {
             f"{name}: innovations are as large as the filter expects (normalized, 0.8 to 1.25)": (
-                check_ratio(innovation, at_least=0.8, at_most=1.25)
+                check_ratio(gmean(late(curves["innovation"]), axis=1), at_least=0.8, at_most=1.25)
             ),
             f"{name}: the stated variance is right within a factor 2 (normalized error, 0.5 "
-            "to 2)": check_ratio(error, at_least=0.5, at_most=2),
+            "to 2)": check_ratio(
+                gmean(late(curves["normalized error"]), axis=1), at_least=0.5, at_most=2
+            ),
             f"{name}: 95 % intervals cover the truth in 90 to 99 % of random directions": (
-                check(late(curves["coverage"]), at_least=0.90, at_most=0.99)
+                check(late(curves["coverage"]).mean(axis=1), at_least=0.90, at_most=0.99)
             ),
             f"{name}: the slope that the filter predicts along its own mean is there (ratio, "
-            "0.8 to 1.2)": check(late(curves["slope"]), at_least=0.8, at_most=1.2),
+            "0.8 to 1.2)": check(late(curves["slope"]).mean(axis=1), at_least=0.8, at_most=1.2),
         }
     return claims
 
 
 def late(values: np.ndarray) -> np.ndarray:
-    """Mean over the evaluations but the first, when the filter has seen little, by seed."""
-    return values[:, 1:].mean(axis=-1)
+    """All evaluations but the first, when the filter has seen little."""
+    return values[:, 1:]
 
 
 def smaller(curves: Curves) -> np.ndarray:
     """How many times smaller the error of the filter is than that of the batch, by seed."""
-    return np.exp(late(np.log(curves["batch error"] / curves["filter error"])))
+    return gmean(late(curves["batch error"] / curves["filter error"]), axis=1)
 
 
 def draw(problem: str, found: dict[str, Curves]) -> Figure:

@@ -30,7 +30,7 @@ WIDTH = 16
 BATCH_SIZE = 32
 NOISE = 0.3
 OPTIMIZERS: Makers = {"meka": meka, "adameka": adameka}
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DTYPES = ("float32", "bfloat16")
 STDS = ("slope_std", "curvature_std", "loss_std")
 Readings = dict[str, np.ndarray]  # of shape (seeds, readings)
 
@@ -43,7 +43,7 @@ def run(steps: int, *, seeds: int) -> Reproduction:
         for dtype in DTYPES:
             label = f"{name}, {dtype}"
             log.info(label)
-            runs = [watch(make(), DTYPES[dtype], steps, seed) for seed in range(seeds)]
+            runs = [watch(make(), jnp.dtype(dtype), steps, seed) for seed in range(seeds)]
             found[label] = {key: np.stack([run[key] for run in runs]) for key in runs[0]}
             claims |= judge(label, found[label])
     rows = {label: cells(readings) for label, readings in found.items()}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from ...optimizers import (
     meka,
@@ -62,11 +63,8 @@ def run(steps: int, *, seeds: int) -> Reproduction:
         found = paths(name, make(), losses, starts, 0 * noise if name == EXACT else noise)
         curves[name] = np.asarray(losses(jnp.asarray(found), 0.0))
     kept = np.unique(np.geomspace(1, steps, 120).astype(int))
-    return Reproduction(
-        figure=draw(curves),
-        claims=judge(curves),
-        data={"step": kept, **over_seeds({k: v[:, kept - 1] for k, v in curves.items()})},
-    )
+    data = {"step": kept, **over_seeds({k: v[:, kept - 1] for k, v in curves.items()})}
+    return Reproduction(draw(curves), judge(curves), data)
 
 
 def judge(curves: Curves) -> Claims:
@@ -76,7 +74,7 @@ def judge(curves: Curves) -> Claims:
     logs = np.log(curves[FILTER][:, last_decade])
     slopes = np.polyfit(np.log(times[last_decade]), logs.T, 1)[0]
     beginning = times <= 0.1 * times[-1]
-    near = np.exp(np.log(curves[FILTER] / curves[EXACT])[:, beginning].mean(axis=1))
+    near = gmean((curves[FILTER] / curves[EXACT])[:, beginning], axis=1)
     ends = {name: values[:, times > 0.9 * times[-1]].mean(1) for name, values in curves.items()}
     below_constant = {
         f"{whose} steps on the filter end below a constant step on it": check_ratio(

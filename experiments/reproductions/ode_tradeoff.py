@@ -25,6 +25,7 @@ FULL = {"weights": (0.0, 1e-3, 1e-2, 0.1, 1.0), "steps": 600}
 QUICK = {"weights": (0.0, 1e-2, 1.0), "steps": 100}
 ORDERS = (2, 3)  # of the derivative that is penalized
 LOSS, ACCURACY, COST = "test_cross_entropy", "test_accuracy", "test_function_evaluations"
+QUANTITIES = {LOSS: "cross-entropy", ACCURACY: "accuracy", COST: "evaluations"}
 Found = dict[int, dict[float, dict[str, np.ndarray]]]  # by order and weight, of shape (seeds,)
 
 
@@ -35,17 +36,15 @@ def run(weights: Sequence[float], steps: int, *, seeds: int) -> Reproduction:
         for order in ORDERS
     }
     rows = {
-        f"derivative {order}, weight {weight:g}": [values.mean() for values in ends.values()]
+        f"derivative {order}, weight {weight:g}": {
+            heading: ends[name].mean() for name, heading in QUANTITIES.items()
+        }
         for order, by_weight in found.items()
         for weight, ends in by_weight.items()
     }
-    header = ["cross-entropy", "accuracy", "evaluations"]
-    return Reproduction(
-        figure=draw(found),
-        claims=judge(found),
-        data={f"derivative {order}": by_weight for order, by_weight in found.items()},
-        tables={"on test images, mean over the seeds": table("penalty", rows, header)},
-    )
+    data = {f"derivative {order}": by_weight for order, by_weight in found.items()}
+    tables = {"on test images, mean over the seeds": table("penalty", rows)}
+    return Reproduction(draw(found), judge(found), data, tables)
 
 
 def compute(order: int, weight: float, **budget: Any) -> dict[str, np.ndarray]:
@@ -54,7 +53,7 @@ def compute(order: int, weight: float, **budget: Any) -> dict[str, np.ndarray]:
     problem = ode_classifier.digits(name, Source(), order, weight)
     budget |= {"label": "adameka", "batch_size": problem.batch_size, "evaluations": 1}
     (curves,) = train(problem, lambda setting: adameka(), **budget)
-    return {name: curves[name][:, -1] for name in (LOSS, ACCURACY, COST)}
+    return {name: curves[name][:, -1] for name in QUANTITIES}
 
 
 def judge(found: Found) -> Claims:

@@ -47,18 +47,16 @@ def tables(content: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Titles and tables of a result, as text; the last one is that of the claims."""
     for table in content["tables"]:
         yield table["title"], pd.DataFrame(table["rows"], columns=table["header"])
-    rows = [
-        {
-            "claim": claim["statement"],
-            "measured": "–" if claim["measured"] is None else f"{claim['measured']:.4g}",
-            "95 % interval": "[{:.3g}, {:.3g}]".format(*claim["interval"])
-            if claim["interval"]
-            else "–",
-            "verdict": "holds" if claim["holds"] else "does not hold",
-        }
-        for claim in content["claims"]
-    ]
-    yield content["reproduction"], pd.DataFrame(rows)
+    rows = []
+    for claim in content["claims"]:
+        measured, interval = "–", "–"  # of what is not finite
+        if claim["interval"]:
+            measured = f"{claim['measured']:.4g}"
+            interval = "[{:.3g}, {:.3g}]".format(*claim["interval"])
+        verdict = "holds" if claim["holds"] else "does not hold"
+        rows.append((claim["statement"], measured, interval, verdict))
+    header = ["claim", "measured", "95 % interval", "verdict"]
+    yield content["reproduction"], pd.DataFrame(rows, columns=header)
 
 
 def show(content: Mapping[str, Any], console: Console) -> None:

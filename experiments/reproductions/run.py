@@ -19,7 +19,6 @@ from ..errors import UsageError, expect_same, output_folder, positive_integer, u
 from . import ALL, REPRODUCTIONS
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
 SCHEMA = 2  # of the files
@@ -39,21 +38,7 @@ def reproduce(
     """Run each reproduction that the folder does not hold yet, and print its verdicts.
 
     The file of each is written as soon as it is done, so that what was interrupted can go on.
-
-    Args:
-      names: of reproductions, or `all`, which also makes a report.
-      quick: whether to run the smaller versions.
-      seeds: number of repetitions as typed, or None for the default of each.
-      device: `cpu`, `gpu`, `tpu`, or one of several as `gpu:1`; or None for JAX's choice.
-      out: folder of results, or None for a new one.
-      console: where to print.
-      command: what was typed, for the record.
-
-    Returns:
-      Whether every claim of every reproduction holds.
-
-    Raises:
-      UsageError: for the first thing that cannot work, before long work.
+    Returns whether every claim holds; the options are those of the command.
     """
     chosen = check_names(names)
     typed = seeds and positive_integer("--seeds", seeds)
@@ -95,11 +80,7 @@ def reproduce(
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The reproductions to run, each once.
-
-    Raises:
-      UsageError: if there are none, or one is unknown.
-    """
+    """The reproductions to run, each once."""
     if not names:
         listed = "; ".join(f"{name} ({e.description})" for name, e in REPRODUCTIONS.items())
         raise UsageError(
@@ -113,11 +94,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def on_device(text: str | None) -> AbstractContextManager:
-    """A context in which everything is computed on `cpu`, `gpu`, `tpu` or, of several, `gpu:1`.
-
-    Raises:
-      UsageError: if it is none of these, or JAX does not see that device.
-    """
+    """A context in which everything is computed on `cpu`, `gpu`, `tpu` or, of several, `gpu:1`."""
     if text is None:
         return nullcontext()
     kind, _, number = text.partition(":")
@@ -142,11 +119,7 @@ def on_device(text: str | None) -> AbstractContextManager:
 
 
 def check_data(names: Sequence[str], quick: bool) -> list[str]:
-    """Make sure that the data are there; returns lines about what will stand in for absent ones.
-
-    Raises:
-      UsageError: if the full version of one of them needs data that are absent.
-    """
+    """Lines about what stands in for absent data; the full version does without stand-ins."""
     remarks = []
     for dataset in sorted({dataset for n in names for dataset in REPRODUCTIONS[n].datasets}):
         try:
@@ -163,13 +136,10 @@ def check_data(names: Sequence[str], quick: bool) -> list[str]:
 
 
 def finished(path: Path, asked: Mapping[str, Any]) -> Content | None:
-    """The content of the file of a reproduction; None if there is no such file.
-
-    Raises:
-      UsageError: if it answers another question, or cannot be understood.
-    """
+    """The content of the file of a reproduction, if there is one, of the same question."""
     if not path.is_file():
         return None
+    advice = "Choose another --out, or move that file away."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
@@ -177,9 +147,8 @@ def finished(path: Path, asked: Mapping[str, Any]) -> Content | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"expected {path} to be a result of this version, but it cannot be understood "
-            f"({type(error).__name__}: {error}). Choose another --out, or move that file away."
+            f"({type(error).__name__}: {error}). {advice}"
         ) from error
-    advice = "Choose another --out, or move that file away."
     expect_same(path, "settings", content["asked"], asked, advice)
     return content
 
@@ -204,7 +173,7 @@ def run(
         "device": results.device(),
         "settings": {**_constants(module), **size, **result.settings},
         "claims": [{"statement": s, **v._asdict()} for s, v in result.claims.items()],
-        "tables": [_as_text(title, table) for title, table in result.tables.items()],
+        "tables": [{"title": title, **table} for title, table in result.tables.items()],
         "data": results.plain(result.data, digits=4),  # enough to draw from
     }
     results.write_json(out / f"{name}.json", content)
@@ -233,10 +202,3 @@ def _constants(module: Any) -> dict[str, Any]:
         for name, value in vars(module).items()
         if name.isupper() and isinstance(value, int | float | tuple)
     }
-
-
-def _as_text(title: str, table: pd.DataFrame) -> dict[str, Any]:
-    """A table with three digits of every number."""
-    frame = table.reset_index()
-    rows = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in frame.values]
-    return {"title": title, "header": list(frame), "rows": rows}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from .. import plots
 from ..variants.replayed import replayed
@@ -67,8 +68,11 @@ def run(
         losses[problem.name] = by_rule
         claims |= judge(problem.name, multiples, by_rule)
         title = "final train loss, mean over the seeds, by multiple of the chosen step"
-        rows = {rule: values.mean(axis=1) for rule, values in by_rule.items()}
-        tables[f"{problem.name}: {title}"] = table("rule", rows, header)
+        rows = {
+            rule: dict(zip(header, values.mean(axis=1), strict=True))
+            for rule, values in by_rule.items()
+        }
+        tables[f"{problem.name}: {title}"] = table("rule", rows)
     data = {"multiple": multiples, "train loss": losses}
     return Reproduction(draw(multiples, losses), claims, data, tables)
 
@@ -76,7 +80,7 @@ def run(
 def judge(problem: str, multiples: Sequence[float], losses: Losses) -> Claims:
     """Where the best multiple of every seed lies."""
     best = {rule: np.asarray(multiples)[values.argmin(axis=0)] for rule, values in losses.items()}
-    lowest = np.exp(np.log(losses[OURS]).mean(axis=1).min())
+    lowest = gmean(losses[OURS], axis=1).min()
     as_it_is = losses[OURS][list(multiples).index(1.0)]
     no_other = {
         f"{problem}: {rule} needs no other length than it chooses: the best multiple lies "

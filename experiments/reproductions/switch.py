@@ -48,13 +48,10 @@ def run(problem: str, examples: int | None, *, seeds: int, **budget: Any) -> Rep
         for rule, by_switch in found.items()
         for switch, curves in by_switch.items()
     }
-    return Reproduction(
-        figure=draw(loaded.name, found),
-        claims=judge(found),
-        data=over_seeds(found),
-        tables={"over the last quarter, means over the seeds": table("switch", rows)},
-        settings={"problem": loaded.name},
-    )
+    tables = {"over the last quarter, means over the seeds": table("switch", rows)}
+    picture = draw(loaded.name, found)
+    settings = {"problem": loaded.name}
+    return Reproduction(picture, judge(found), over_seeds(found), tables, settings)
 
 
 def compute(problem: Problem, rule: str, *, steps: int, **budget: Any) -> dict[str, Curves]:

@@ -29,11 +29,7 @@ Makers = Mapping[str, Callable[[], Transformation]]  # of optimizers, by name
 def load(names: str, train: int | None = None, test: int | None = None) -> Problem:
     """Build the first of some problems whose data are there, with at most so many examples.
 
-    Args:
-      names: separated by bars: `mnist|digits` takes the digits where MNIST is absent, and the name
-        of the problem tells.
-      train: training examples to keep, or None for all of them.
-      test: test examples to keep, or None for all of them.
+    `mnist|digits` takes the digits where MNIST is absent, and the name of the problem tells.
     """
 
     def is_there(name: str) -> bool:
@@ -70,20 +66,10 @@ def train(
     metrics: Metrics | None = None,
     **budget: Any,
 ) -> list[Curves]:
-    """Train every setting with every seed, in one compiled program.
+    """Train every setting with every seed, in one compiled program; `mekax.experiments.train`.
 
-    Args:
-      problem: what to minimize.
-      build: `setting -> transformation`; the numbers of the setting are traced.
-      settings: of `build`.
-      seeds: how many.
-      label: of the progress.
-      metrics: as `mekax.experiments.train.train` takes them.
-      **budget: `steps`, `batch_size`, `evaluations`, `eval_examples`, likewise.
-
-    Returns:
-      For each setting `step`, shape (evaluations,), and `train_loss`, `test_loss`, …, and the
-      metrics, each of shape (seeds, evaluations).
+    Returns for each setting `step`, shape (evaluations,), and `train_loss`, `test_loss`, …, and the
+    metrics, each of shape (seeds, evaluations).
     """
     records = train_runs(
         problem,
@@ -122,15 +108,8 @@ def paths(
 ) -> np.ndarray:
     """Follow an optimizer through batches of noise.
 
-    Args:
-      name: of the progress.
-      tx: the optimizer.
-      losses: `(params, batch) -> (n,)`.
-      starts: first parameters, shape (seeds, d).
-      noise: batches of all steps, shape (seeds, steps, …).
-
-    Returns:
-      Parameters after every step, shape (seeds, steps, d).
+    Starts have shape (seeds, d), noise (seeds, steps, …), losses (n,) for `(params, batch)`, and
+    the parameters after every step (seeds, steps, d).
     """
     log.info(name)
     tx = optax.with_extra_args_support(tx)

@@ -50,15 +50,12 @@ def run(steps: int, *, seeds: int) -> Reproduction:
     found = compute(steps, seeds)
     contrast = compute(steps, seeds, losses_with_added_noise, (FIXED, PUBLISHED, OURS))
     stride = max(1, steps // 150)
-    return Reproduction(
-        figure=draw(found),
-        claims=judge(found, contrast),
-        data={
-            "path of the first seed": {name: p[0, ::stride] for name, p in found.items()},
-            "excess loss at the end": end(found),
-            "excess loss at the end, noise only added": end(contrast),
-        },
-    )
+    data = {
+        "path of the first seed": {name: p[0, ::stride] for name, p in found.items()},
+        "excess loss at the end": end(found),
+        "excess loss at the end, noise only added": end(contrast),
+    }
+    return Reproduction(draw(found), judge(found, contrast), data)
 
 
 def losses(params: jax.Array, noise: jax.Array) -> jax.Array:
@@ -90,13 +87,13 @@ def compute(
     return found
 
 
-def judge(paths: Paths, contrast: Paths) -> Claims:
+def judge(found: Paths, contrast: Paths) -> Claims:
     """Compare how far the paths stray, and where they end."""
-    line = paths[EXACT][0]
-    half = paths[FIXED].shape[1] // 2
-    stray = {name: distance(paths[name][:, half:], line) for name in (SGD, HEAVY, FIXED)}
-    earlier = distance(paths[FIXED][:, :half], line)
-    ends, contrast_ends = end(paths), end(contrast)
+    line = found[EXACT][0]
+    half = found[FIXED].shape[1] // 2
+    stray = {name: distance(found[name][:, half:], line) for name in (SGD, HEAVY, FIXED)}
+    earlier = distance(found[FIXED][:, :half], line)
+    ends, contrast_ends = end(found), end(contrast)
     adaptive = {"published": PUBLISHED, "our": OURS}
     lower = {
         f"{whose} steps on the filter end lower than a fixed step (ratio of excess losses)": (
@@ -132,23 +129,23 @@ def distance(values: np.ndarray, line: np.ndarray) -> np.ndarray:
     return np.sqrt(apart.min(axis=2).mean(axis=1))
 
 
-def end(paths: Paths) -> Paths:
+def end(found: Paths) -> Paths:
     """Excess loss averaged over the last tenth, by seed."""
-    last = max(1, next(iter(paths.values())).shape[1] // 10)
+    last = max(1, next(iter(found.values())).shape[1] // 10)
     return {
         name: np.asarray(excess_loss(jnp.asarray(values[:, -last:]))).mean(axis=1)
-        for name, values in paths.items()
+        for name, values in found.items()
     }
 
 
-def draw(paths: Paths) -> Figure:
+def draw(found: Paths) -> Figure:
     figure, places = plots.panels("Paths on a stochastic Rosenbrock function", 2, 3, 11, 6.4)
     x, y = np.meshgrid(np.linspace(-2.2, 2.2, 200), np.linspace(-1.5, 3.5, 200))
     height = np.asarray(excess_loss(jnp.stack([x, y], axis=-1)))
     levels = np.geomspace(0.05, 200, 14)
-    for axes, (name, values) in zip(places, paths.items(), strict=True):
+    for axes, (name, values) in zip(places, found.items(), strict=True):
         axes.contour(x, y, height, levels=levels, colors="0.85", linewidths=0.7)
-        axes.plot(*paths[EXACT][0].T, color="0.5", lw=1, ls=":")
+        axes.plot(*found[EXACT][0].T, color="0.5", lw=1, ls=":")
         for points in values[:3]:
             axes.plot(*np.vstack([START, points]).T, lw=0.9, alpha=0.8)
         axes.plot(1, 1, "k*", ms=9)

@@ -6,12 +6,11 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from mekax.experiments import reproductions
 from mekax.experiments.plots import figure
 from mekax.experiments.reproductions import REPRODUCTIONS, Entry
-from mekax.experiments.reproductions.claims import Reproduction, Verdict, check, check_ratio
+from mekax.experiments.reproductions.claims import Reproduction, Verdict, check, check_ratio, table
 
 
 @pytest.fixture
@@ -37,10 +36,10 @@ def example(monkeypatch, enter):
             figure(2, 2),
             claims={
                 "the slope is at most −0.8": Verdict(-0.95, (-1.0, -0.9), True),
-                "the ratio is at least 50": Verdict(20.0, None, dimension > 2),
+                "the ratio is at least 50": Verdict(20.0, (20.0, 20.0), dimension > 2),
             },
             data={"x": np.arange(2), "y": math.inf},
-            tables={"<script>": pd.DataFrame({"b": [2.0]}, index=pd.Index(["[1]"], name="a"))},
+            tables={"<script>": table("a", {"[1]": {"b": 2.0}})},
         )
 
     sizes = {"FULL": {"dimension": 20}, "QUICK": {"dimension": 2}}
