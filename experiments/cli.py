@@ -232,4 +232,4 @@ def _console() -> Any:
 
     console = Console()
     # A log has no width of its own: keep the tables whole.
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=200)
