@@ -158,7 +158,7 @@ def benchmark(ctx: click.Context, **options: Any) -> None:
 
 @main.command()
 @click.argument("tables", metavar="[TABLE...]", nargs=-1)
-@click.option("--quick", is_flag=True, help="A few parts in a minute, to see that all works.")
+@click.option("--quick", is_flag=True, help="Something small for each table: two or three minutes.")
 @click.option(
     "--rounds", metavar="N", default="20", show_default=True, help="Measurements of each."
 )
