@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .problem import Problem, Source, batched
     from .recorder import Recorder
 
-__all__ = ["Recorder"]
+__all__ = ["Problem", "Recorder", "Source", "batched"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> Any:
         from .recorder import Recorder
 
         return Recorder
+    if name in __all__:
+        from . import problem
+
+        return getattr(problem, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

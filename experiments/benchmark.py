@@ -25,19 +25,18 @@ from typing import TYPE_CHECKING, Any
 from . import registry, results, suite
 from .errors import UsageError, expect_same, output_folder, positive_integer, unknown_name
 from .registry import OPTIMIZERS
-from .suite import PROFILES, Workload
+from .suite import PROFILES, REFERENCE, Workload
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .problem import Problem
+    from .records import Progress, Records
     from .registry import Optimizer, Setting
-    from .train import Progress, Records
 
 RECORD = "benchmark.json"  # what all jobs in a folder share
 CHECKPOINTS = "checkpoint"
 BACKENDS = ("loky", "dask", "ray")
-REFERENCE = "adam"
 _SCHEMA = 2
 _PAUSE = 1.0  # seconds between looks at what other processes have finished
 _FOREIGN = 900.0  # seconds without a sign of life after which another machine's claim is void
@@ -367,7 +366,8 @@ def _train(
     job: Job, problem: Problem, folder: Path, progress: Callable[[Progress], None]
 ) -> Records:
     """All settings with the seeds of a sweep; a baseline's default and best with the rest."""
-    from .train import Run, train
+    from .records import Run
+    from .train import train
 
     profile, optimizer = PROFILES[job.profile], OPTIMIZERS[job.optimizer]
     fingerprint = hashlib.sha256(json.dumps(job.inputs).encode()).hexdigest()[:8]

@@ -8,15 +8,14 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-if TYPE_CHECKING:
-    from .train import Carry, Progress
+from .records import Progress
 
 PyTree = Any
 SECONDS = 5.0  # between checkpoints, at least
@@ -44,7 +43,7 @@ class Checkpoint:
         self._report = report
         self._due = time.monotonic() + SECONDS
 
-    def offer(self, carry: Carry, now: Progress) -> None:
+    def offer(self, carry: PyTree, now: Progress) -> None:
         """Save, unless the last time was only just now."""
         clock = time.monotonic()
         if clock < self._due:
@@ -63,7 +62,7 @@ class Checkpoint:
         end = time.monotonic()
         self._due = end + max(SECONDS, (end - clock) / _SHARE)
 
-    def restore(self, carry: Carry, now: Progress) -> Carry:
+    def restore(self, carry: PyTree, now: Progress) -> PyTree:
         """Bring fresh runs to where their newest good checkpoint was.
 
         A damaged checkpoint is reported and removed, and the one before it taken; without any,

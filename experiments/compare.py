@@ -324,7 +324,8 @@ def _train(
 ) -> None:
     """One run, and the file of it."""
     from .progress import outcome
-    from .train import InterruptedTraining, Run, train
+    from .records import Run
+    from .train import InterruptedTraining, train
 
     name, title = problem.name, f"{problem.name} · {label} · seed {seed}"
     batch_size = plan.batch_size or min(problem.batch_size, problem.examples)

@@ -18,8 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .train import Progress as Training
-from .train import Records
+from .records import Progress as Training
+from .records import Records
 from .view.terminal import metrics_table
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
@@ -128,7 +128,7 @@ class Lines:
 
 def live(training: Training) -> str:
     """The newest numbers: batch loss, test accuracy, step size, noise, rejected batches."""
-    newest = {name: values[-1] for name, values in training.series().items()}
+    newest = training.newest()
     parts = [f"loss {newest['loss']:.4f}"] if newest else []
     parts += filter(None, [accuracy(training.measures())])
     if "step_size" in newest:

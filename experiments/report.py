@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from . import plots, results, suite
-from .benchmark import REFERENCE
 from .registry import OPTIMIZERS, group
 from .results import Frame, Interval, bootstrap, ratio
+from .suite import REFERENCE
 
 SUMMARY, DOCUMENT = "summary.json", "benchmark.md"
 DEFAULT_ADAM, BEST_ADAM = "adam default", "adam best"
@@ -260,10 +260,7 @@ def overall(table: Frame) -> Frame:
         known = to_adam.dropna()
         mean = None
         if len(known):
-            finite = np.isfinite(known).all() and (known > 0).all()
-            mean = (
-                bootstrap(known.to_numpy(), geometric=True) if finite else Interval(*[math.inf] * 3)
-            )
+            mean = _geometric(known.to_numpy())
         worst = mine["workload"][known.idxmax()] if len(known) else None
         lines[label] = {
             "workloads": len(mine),
@@ -290,6 +287,14 @@ def overall(table: Frame) -> Frame:
 def _means(column: Frame) -> Frame:
     """Numbers of a column of intervals, numbers and None."""
     return column.map(lambda v: v.mean if isinstance(v, Interval) else v).astype(float)
+
+
+def _geometric(ratios: np.ndarray) -> Interval:
+    """Geometric mean; without an interval where a ratio is 0 or infinite, as of what diverged."""
+    if np.isfinite(ratios).all() and (ratios > 0).all():
+        return bootstrap(ratios, geometric=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Interval(*[float(np.exp(np.log(ratios).mean()))] * 3)
 
 
 def _median(column: Frame) -> float:
@@ -350,13 +355,9 @@ def scales(workloads: Mapping[str, Rows]) -> dict[str, dict[str, Any]]:
 
 def suite_table(lines: Frame) -> Frame:
     """One line per optimizer over the workloads."""
-    number = {
-        "÷ Adam 1e-3": "to_default",
-        "÷ best Adam": "to_adam",
-    }
     table = pd.DataFrame({"workloads": lines["workloads"].map(str)})
-    for heading, column in number.items():
-        table[heading] = lines[column].map(_number)
+    table["÷ Adam 1e-3"] = lines["to_default"].map(_number)
+    table["÷ best Adam"] = lines["to_adam"].map(_number)
     table["mean"] = lines["mean"].map(_interval)
     table["worst"] = [
         f"{_number(worst)} ({name})" if name else "–"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from .train import Records
+    from .records import Records
 
 Frame = Any  # a pandas.DataFrame or Series, whose own types a checker cannot follow
 PACKAGES = ("mekax", "jax", "jaxlib", "optax", "flax", "numpy")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .registry import Optimizer, Setting
 
+REFERENCE = "adam"  # whose sweep and whose speed everything is compared with
 LARGE = 128  # batches of at least so many examples take the smaller number of steps
 
 

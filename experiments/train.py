@@ -11,7 +11,7 @@ import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,7 @@ import optax
 from .. import optimizers
 from .data import batches
 from .problem import TRAIN_EXAMPLES, Problem, first
+from .records import AVERAGE, LAST, Progress, Records, Run, tabulate
 from .registry import Optimizer, Setting
 
 if TYPE_CHECKING:
@@ -32,16 +33,8 @@ PyTree = Any
 Metrics = Callable[[PyTree, PyTree, PyTree], Mapping[str, jax.Array]]
 CHUNK = 64  # steps between two returns to Python, at most
 AT_ONCE = 6  # vectorized runs: more of them share operations, fewer share the cache
-LAST, AVERAGE = "last", "average"
 _CHUNK_SECONDS = 0.3  # that a chunk takes, roughly
 _METRICS = ("step_size", "radius", "slope_ratio", "gain", "num_adaptations", "num_rejected")
-
-
-class Run(NamedTuple):
-    """What is trained: a setting of the optimizer, and the seed of parameters, data and keys."""
-
-    setting: Setting
-    seed: int
 
 
 class Carry(NamedTuple):
@@ -59,104 +52,6 @@ class InterruptedTraining(KeyboardInterrupt):
     def __init__(self, records: Records):
         super().__init__()
         self.records = records
-
-
-@dataclass(frozen=True)
-class Records:
-    """What a training recorded, as columns of tables with one row per evaluation or per step.
-
-    Attributes:
-      optimizer: its name.
-      runs: settings and seeds.
-      status: of each run, `finished`, `diverged` or `interrupted`.
-      compile_seconds: time spent compiling; 0 where an earlier training had done it.
-      evaluations: columns `run` (its index), `seed`, the numbers of the setting, `iterate` (`last`
-        or `average`), `step`, `seconds`, `train_loss`, `test_loss`, …, and metrics.
-      steps: columns `run`, `seed`, the numbers of the setting, `step` (from 1), `seconds`, `loss`
-        (of the batch, before the step), and, where every step is recorded, metrics.
-      params: of each run at its end, or None of those that had not begun.
-    """
-
-    optimizer: str
-    runs: tuple[Run, ...]
-    status: tuple[str, ...]
-    compile_seconds: float
-    evaluations: dict[str, np.ndarray]
-    steps: dict[str, np.ndarray]
-    params: tuple[PyTree, ...] = ()
-
-    def array(self, name: str, iterate: str = LAST) -> np.ndarray:
-        """A column as an array of shape (settings, seeds, evaluations), or (…, steps).
-
-        Args:
-          name: of a column; `loss` and what else only steps have is taken from them.
-          iterate: where it was evaluated.
-
-        Raises:
-          ValueError: unless the runs are all settings with all seeds, settings first.
-        """
-        settings = list(dict.fromkeys(tuple(run.setting.items()) for run in self.runs))
-        seeds = list(dict.fromkeys(run.seed for run in self.runs))
-        product = [(setting, seed) for setting in settings for seed in seeds]
-        if [(tuple(run.setting.items()), run.seed) for run in self.runs] != product:
-            raise ValueError("mekax: expected runs of all settings with all seeds, settings first.")
-        if name in self.evaluations:
-            values = self.evaluations[name][self.evaluations["iterate"] == iterate]
-        else:
-            values = self.steps[name]
-        return values.reshape(len(settings), len(seeds), -1)
-
-    def join(self, other: Records) -> Records:
-        """The records of both, of further runs of the same optimizer."""
-
-        def below(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
-            moved = {**theirs, "run": theirs["run"] + len(self.runs)}
-            return {name: np.concatenate([mine[name], moved[name]]) for name in mine}
-
-        return Records(
-            optimizer=self.optimizer,
-            runs=self.runs + other.runs,
-            status=self.status + other.status,
-            compile_seconds=self.compile_seconds + other.compile_seconds,
-            evaluations=below(self.evaluations, other.evaluations),
-            steps=below(self.steps, other.steps),
-            params=self.params + other.params,
-        )
-
-
-@dataclass
-class Progress:
-    """What the runs that are trained at present have recorded; it grows while they train.
-
-    Attributes:
-      runs: one, or those that are vectorized.
-      fraction: done of the whole training, all runs together.
-      step: steps done.
-      seconds: that these steps took.
-      evaluations: `step`, `seconds`, and by iterate values by name, each of shape (runs,).
-      chunks: records of consecutive steps by name, each of shape (runs, steps).
-      status: `running`, `finished`, `diverged` or `interrupted`.
-      params: at the end, with a leading axis of runs.
-    """
-
-    runs: Sequence[Run]
-    fraction: float = 0.0
-    step: int = 0
-    seconds: float = 0.0
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    chunks: list[dict[str, np.ndarray]] = field(default_factory=list)
-    status: str = "running"
-    params: PyTree = None
-
-    def series(self, run: int = 0) -> dict[str, np.ndarray]:
-        """What was recorded at each step of one of the runs, by name."""
-        names = self.chunks[0] if self.chunks else ()
-        return {n: np.concatenate([chunk[n][run] for chunk in self.chunks]) for n in names}
-
-    def measures(self, run: int = 0) -> dict[str, float]:
-        """The newest evaluation of the last iterate of one of the runs."""
-        newest = self.evaluations[-1][LAST] if self.evaluations else {}
-        return {name: float(values[run]) for name, values in newest.items()}
 
 
 def train(
@@ -234,11 +129,11 @@ def train(
             _train_group(program, now, width, budget, saved, tell)
         except KeyboardInterrupt as error:
             now.status = "interrupted"
-            found = _records(optimizer, runs, trained, compile_seconds)
+            found = tabulate(optimizer.name, runs, trained, compile_seconds)
             raise InterruptedTraining(found) from error
     if checkpoint:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    return _records(optimizer, runs, trained, compile_seconds)
+    return tabulate(optimizer.name, runs, trained, compile_seconds)
 
 
 def build(
@@ -500,59 +395,3 @@ def _over_runs(
         return jax.tree.map(lambda leaf: leaf[None], function(*taken))
 
     return of_one
-
-
-def _records(
-    optimizer: Optimizer, runs: tuple[Run, ...], trained: Sequence[Progress], compile_seconds: float
-) -> Records:
-    """The tables of all runs, one below the other."""
-    evaluations, steps, status, params = [], [], [], []
-    for group in trained:
-        for place, run in enumerate(group.runs):
-            names = {"run": len(status), **run.setting, "seed": run.seed}
-            found = _evaluation_rows(group, place)
-            evaluations += [{**names, **row} for row in found]
-            if group.chunks:
-                series = group.series(place)
-                count = len(series["loss"])
-                same = {name: np.full(count, value) for name, value in names.items()}
-                steps.append({**same, "step": np.arange(1, count + 1), **series})
-            diverged = group.status == "finished" and not np.isfinite(
-                group.measures(place)["train_loss"]
-            )
-            status.append("diverged" if diverged else group.status)
-            ended = None
-            if group.params is not None:
-                ended = jax.tree.map(lambda leaf, place=place: leaf[place], group.params)
-            params.append(ended)
-    return Records(
-        optimizer=optimizer.name,
-        runs=runs[: len(status)],
-        status=tuple(status),
-        compile_seconds=compile_seconds,
-        evaluations=_columns(evaluations),
-        steps={name: np.concatenate([s[name] for s in steps]) for name in (steps or [()])[0]},
-        params=tuple(params),
-    )
-
-
-def _evaluation_rows(group: Progress, place: int) -> list[dict[str, Any]]:
-    """One row per iterate and evaluation of one run."""
-    iterates = [
-        name for name in (LAST, AVERAGE) if group.evaluations and name in group.evaluations[0]
-    ]
-    return [
-        {
-            "iterate": iterate,
-            "step": evaluation["step"],
-            "seconds": evaluation["seconds"],
-            **{name: values[place] for name, values in evaluation[iterate].items()},
-            **{name: values[place] for name, values in evaluation["metrics"].items()},
-        }
-        for iterate in iterates
-        for evaluation in group.evaluations
-    ]
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    return {name: np.array([row[name] for row in rows]) for name in (rows or [{}])[0]}

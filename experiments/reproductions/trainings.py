@@ -16,8 +16,9 @@ from ...optimizers import meka, newton_trust_region
 from .. import data, registry
 from ..errors import UsageError
 from ..problem import Problem, first
+from ..records import Run
 from ..registry import Optimizer
-from ..train import Carry, Metrics, Run, one_step
+from ..train import Carry, Metrics, one_step
 from ..train import train as train_runs
 
 log = logging.getLogger(__package__)  # what a reproduction is doing

@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 from mekax.experiments.progress import Bars, Lines, display, live
-from mekax.experiments.train import Progress, Run
+from mekax.experiments.records import Progress, Run
 from rich.console import Console
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mekax.experiments import results
-from mekax.experiments.train import Records, Run
+from mekax.experiments.records import Records, Run
 
 META = {"workload": "digits-32", "problem": "digits", "batch_size": 32}
 

@@ -6,8 +6,8 @@ import optax
 import pytest
 from mekax.experiments import checkpoint, train
 from mekax.experiments.data import batches
+from mekax.experiments.records import Run
 from mekax.experiments.registry import OPTIMIZERS, Optimizer
-from mekax.experiments.train import Run
 
 STEPS = 60
 SGD = Optimizer("sgd", lambda setting, steps: _sgd(setting["learning_rate"]), averaged=True)
