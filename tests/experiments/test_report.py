@@ -196,17 +196,23 @@ def test_overall(workloads):
 
 
 def test_the_mean_over_workloads_is_geometric_and_names_the_worst():
-    second = [{**one, "workload": "digits-512", "batch_size": 512} for one in (ADAM, OURS)]
-    for losses in (second[1]["evaluations"],):
-        second[1] = {
-            **second[1],
-            "evaluations": {**losses, "train_loss": [8 * x for x in losses["train_loss"]]},
-        }
+    losses = OURS["evaluations"]["train_loss"]
+    worse = {**OURS["evaluations"], "train_loss": [8 * loss for loss in losses]}
+    large = {"workload": "digits-512", "batch_size": 512}
+    second = [{**ADAM, **large}, {**OURS, **large, "evaluations": worse}]
     lines = report.overall(report.compared(report.rows_of([ADAM, OURS, *second])))
     ours = lines.loc["adameka"]
     assert ours["mean"].mean == pytest.approx(math.sqrt(0.5 * 4))
     assert (ours["mean"].low, ours["mean"].high) == pytest.approx((0.5, 4))
     assert (ours["worst"], ours["worst_workload"]) == (pytest.approx(4), "digits-512")
+
+
+def test_a_mean_with_a_reference_that_diverged_is_no_loss():
+    diverged = job("adam", [run(DEFAULT, seed, [8.0, 8.0, None, None]) for seed in (0, 1, 2)])
+    large = {"workload": "digits-512", "batch_size": 512}
+    second = [{**diverged, **large}, {**OURS, **large}]
+    lines = report.overall(report.compared(report.rows_of([ADAM, OURS, *second])))
+    assert lines.loc["adameka"]["mean"] == (0, 0, 0)
 
 
 def test_scales():
