@@ -359,6 +359,11 @@ _PANELS = (
 _MOST, _LEAST = 30.0, 0.1  # ratios beyond are at the edge
 
 
+def _optimizer(label: str) -> str:
+    """Of the label of a row, such as `adam best+average`: what chooses its color."""
+    return label.partition(" ")[0].partition("+")[0]
+
+
 def draw_ratios(ratios: Frame, large: Mapping[str, bool], path: Path) -> Path:
     """One line per optimizer, one dot per workload: final train loss over the best baseline's.
 
@@ -369,14 +374,14 @@ def draw_ratios(ratios: Frame, large: Mapping[str, bool], path: Path) -> Path:
     """
     fig = figure(7.2, 1.4 + 0.26 * len(ratios))
     axes = fig.add_subplot()
-    of_label = colors(label.partition(" ")[0] for label in ratios.index)
+    of_optimizer = colors(map(_optimizer, ratios.index))
     for place, (label, row) in enumerate(ratios.iterrows()):
         known = row.dropna().astype(float)
         if known.empty:
             continue
         for marker, size in (("o", False), ("s", True)):
             dots = known[[name for name in known.index if large[name] == size]]
-            color = of_label[str(label).partition(" ")[0]]
+            color = of_optimizer[_optimizer(str(label))]
             x = dots.clip(_LEAST, _MOST).to_numpy()
             axes.plot(x, np.full(len(x), place), marker, color=color, ms=5, alpha=0.7, mew=0)
         axes.plot(np.median(known.clip(_LEAST, _MOST)), place, "|", color="black", ms=13, mew=2)
@@ -387,8 +392,8 @@ def draw_ratios(ratios: Frame, large: Mapping[str, bool], path: Path) -> Path:
     axes.set_ylim(len(ratios) - 0.4, -0.6)
     tidy(axes)
     axes.set_xlabel("final train loss ÷ best swept baseline's (○ small, □ large batch, | median)")
-    axes.set_title(
-        "each dot a workload; diverged or worse by more than 30 at the right edge", fontsize=11
+    fig.suptitle(
+        "each dot a workload; at the right edge: diverged, or worse by more than 30", fontsize=11
     )
     return save(fig, path)
 
@@ -404,13 +409,13 @@ def draw_workload(title: str, curves: Frame, seconds: Mapping[str, float], path:
     """
     fig = figure(10.0, 4.6)
     left, right = fig.subplots(1, 2, sharey=True)
-    of_label = colors(label.partition(" ")[0].partition("+")[0] for label in curves["label"])
+    of_optimizer = colors(map(_optimizer, curves["label"]))
     positive = bool((curves["train_loss"] > 0).all())
     for label, rows in curves.groupby("label", sort=False):
         name = str(label)
         known = rows[np.isfinite(rows["train_loss"])]
         dash = ":" if name.endswith(" default") else "--" if name.endswith("+average") else "-"
-        color = of_label[name.partition(" ")[0].partition("+")[0]]
+        color = of_optimizer[_optimizer(name)]
         width = 2.2 if name.partition("+")[0] in ("meka", "adameka") else 1.2
         for axes, stretch in ((left, 1.0), (right, seconds[name])):
             x = known["step"] * stretch

@@ -24,12 +24,13 @@ def picture(group: Group, path: Path) -> Path:
     columns = min(3, len(group.plots))
     rows = -(-len(group.plots) // columns)
     width, height = 4.6 * columns, 4.3 * rows + 0.8
-    figure, axes = plots.panels(_plain(group.name), rows, columns, width, height)
+    figure, axes = plots.panels("", rows, columns, width, height)
     # Cells of one size need no layout engine, which would take longer than everything else.
     figure.set_layout_engine(None)
     figure.subplots_adjust(
         0.75 / width, 1 / height, 1 - 0.15 / width, 1 - 0.8 / height, wspace=0.2, hspace=0.5
     )
+    figure.suptitle(_plain(group.name), fontsize=11, y=1 - 0.15 / height)  # above all plots
     for drawn, place in zip(group.plots, axes, strict=False):
         _draw(place, drawn, group.colors)
     for place in axes[len(group.plots) :]:
