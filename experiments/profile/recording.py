@@ -16,6 +16,7 @@ from .steps import STEPS, mlp
 from .timing import clock, in_turns
 
 _BATCH = 128
+_WARM = 40  # steps, after which what an optimizer does repeats
 
 
 def measure(quick: bool, rounds: int) -> pd.DataFrame:
@@ -24,9 +25,13 @@ def measure(quick: bool, rounds: int) -> pd.DataFrame:
     batch, start = model.batch(_BATCH), jax.jit(partial(step.start, model))
     compiled = jax.jit(partial(step.make, model), donate_argnums=0)
 
+    carry = start()
+
     def training(watch: Callable[[Any], None]) -> Callable[[int], Any]:
-        """What makes so many steps, each of which shows its state to a function."""
-        carry = start()
+        """What goes on with the training, by so many steps, and shows each state to a function.
+
+        Both clocks take turns at one training: how much a step measures depends on where it is.
+        """
 
         def run(count: int) -> Any:
             nonlocal carry
@@ -35,9 +40,9 @@ def measure(quick: bool, rounds: int) -> pd.DataFrame:
                 watch(carry[1])
             return carry
 
-        run(1)  # compiles
         return run
 
+    training(lambda state: None)(_WARM)
     with tempfile.TemporaryDirectory() as folder:
         path, numbers = Path(folder) / "run.jsonl", itertools.count()
         with Recorder(path) as recorder:
