@@ -2,12 +2,13 @@
 
 from .convolutional import CNN, Convolution, ResNet
 from .mlp import MLP, SmoothMLP, lipswish
-from .recurrent import Recurrent
+from .recurrent import GRU, Recurrent
 from .transformer import Transformer
 from .vector_field import HollowField, VectorField
 
 __all__ = [
     "CNN",
+    "GRU",
     "MLP",
     "Convolution",
     "HollowField",

@@ -40,6 +40,28 @@ class Recurrent(nn.Module):
             state = jnp.where(seen, update * state + (1 - update) * fresh, state)
             return state, state
 
-        start = jnp.zeros(self.width, x.dtype) if start is None else start
+        start = jnp.zeros(self.width, kernel.dtype) if start is None else start
         inputs = nn.Dense(joint, use_bias=False)(x)
         return jax.lax.scan(advance, start, (inputs, seen), reverse=self.reverse)[1]
+
+
+class GRU(nn.Module):
+    """Gated recurrent units that read tokens and tell the next.
+
+    Attributes:
+      tokens: size of the alphabet.
+      size: of what stands for a token.
+      width: of the state.
+    """
+
+    tokens: int
+    size: int = 16
+    width: int = 32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits of the next token, shape (n, length, tokens), of integers (n, length)."""
+        # One network for all series of a batch.
+        many = nn.vmap(Recurrent, variable_axes={"params": None}, split_rngs={"params": False})
+        states = many(self.width)(nn.Embed(self.tokens, self.size)(x), jnp.ones(x.shape, bool))
+        return nn.Dense(self.tokens)(states)

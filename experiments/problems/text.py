@@ -1,13 +1,15 @@
 """The next character of Python's own documentation, which ships with Python."""
 
+from functools import partial
 from typing import cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..models import Transformer
+from ..models import GRU, Transformer
 from ..problem import Problem, PyTree, Source
 from .common import deterministic
 
@@ -16,10 +18,16 @@ LENGTH = 32
 TRAIN, TEST = 8_000, 1_000
 
 
-def transformer(name: str, source: Source) -> Problem:
-    del source  # the text is built in
+def next_character(name: str, source: Source, module: nn.Module) -> Problem:
+    """Make the problem of telling each character by those before it.
+
+    Args:
+      name: of the problem.
+      source: of no use, as the text is built in.
+      module: maps integers (n, length) to logits of what follows, (n, length, characters).
+    """
+    del source
     train, test = _windows()
-    module = Transformer(tokens=len(ALPHABET) + 1)
 
     def measure(params: PyTree, batch: PyTree) -> dict[str, jax.Array]:
         following = batch["text"][:, 1:]
@@ -40,6 +48,10 @@ def transformer(name: str, source: Source) -> Problem:
         batch_size=64,
         epochs=10,
     )
+
+
+transformer = partial(next_character, module=Transformer(tokens=len(ALPHABET) + 1))
+recurrent = partial(next_character, module=GRU(tokens=len(ALPHABET) + 1))
 
 
 def _windows() -> tuple[np.ndarray, np.ndarray]:
