@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .problem import Problem
-    from .records import Progress, Records
+    from .records import Progress
     from .registry import Optimizer, Setting
 
 RECORD = "benchmark.json"  # what all jobs in a folder share
 CHECKPOINTS = "checkpoint"
 BACKENDS = ("loky", "dask", "ray")
-_SCHEMA = 2
+_SCHEMA = 3
 _PAUSE = 1.0  # seconds between looks at what other processes have finished
 _FOREIGN = 900.0  # seconds without a sign of life after which another machine's claim is void
 
@@ -61,7 +62,9 @@ class Job:
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.workload.problem} · batch {self.workload.batch_size} · {self.optimizer}"
+        workload = self.workload
+        size = f"batch {workload.batch_size} · {workload.steps:,} steps"
+        return f"{workload.problem} · {size} · {self.optimizer}"
 
     @property
     def sweep_seeds(self) -> int:
@@ -138,8 +141,9 @@ def check(
                 f"expected problems of the profile {profile}, got {name!r}, for which it says "
                 f"nothing. Its problems: {', '.join(size.sizes)}."
             )
-    sizes = [positive_integer("--batch-size", text) for text in batch_size]
-    workloads = suite.workloads(size, problems, tuple(dict.fromkeys(sizes)))
+    sizes = [_batch_size(text) for text in batch_size]
+    folder = None if data_dir is None else Path(data_dir)
+    workloads = suite.workloads(size, problems, tuple(dict.fromkeys(sizes)), folder)
     default = [row.name for row in OPTIMIZERS.values() if row.group != "ablation"]
     names = [registry.find_optimizer(name).name for name in optimizers or default]
     if ablate:
@@ -154,7 +158,6 @@ def check(
             f"package {module}. Install it, or leave --backend out."
         )
     n_seeds = size.seeds if seeds is None else positive_integer("--seeds", seeds)
-    folder = None if data_dir is None else Path(data_dir)
     for workload in workloads:
         there = registry.find(workload.problem).training_examples(folder)
         examples = min(there, workload.examples or there)
@@ -175,6 +178,10 @@ def check(
     place = output_folder(out or f"results/benchmark-{datetime.now():%Y%m%d-%H%M%S}")
     _expect(place, record)
     return Benchmark(tuple(todo), place, processes, backend, folder, record)
+
+
+def _batch_size(text: str) -> suite.BatchSize:
+    return suite.ALL if text == suite.ALL else positive_integer("--batch-size", text)
 
 
 def _cores() -> int:
@@ -333,7 +340,8 @@ def do(
 
         begin = time.perf_counter()
         problem = _load(job.workload.problem, job.workload.examples, data_dir)
-        records = _train(job, problem, folder, progress)
+        kept = _kept(job, folder)
+        content = _train(job, problem, kept, progress)
         seconds = time.perf_counter() - begin
         rounds = PROFILES[job.profile].timing_rounds
         step, reference = step_seconds(problem, OPTIMIZERS[job.optimizer], job.workload, rounds)
@@ -348,7 +356,8 @@ def do(
                 "adam_step_seconds": reference,
             },
         }
-        results.write(job.file(folder), records, meta)
+        results.write_json(job.file(folder), {**meta, **content})
+        shutil.rmtree(kept, ignore_errors=True)
         return True
     finally:
         claim.unlink(missing_ok=True)
@@ -362,42 +371,63 @@ def _load(name: str, examples: int | None, data_dir: Path | None) -> Problem:
     return dataclasses.replace(whole, data=first(whole.data, examples))
 
 
-def _train(
-    job: Job, problem: Problem, folder: Path, progress: Callable[[Progress], None]
-) -> Records:
-    """All settings with the seeds of a sweep; a baseline's default and best with the rest."""
-    from .records import Run
-    from .train import train
-
-    profile, optimizer = PROFILES[job.profile], OPTIMIZERS[job.optimizer]
+def _kept(job: Job, folder: Path) -> Path:
+    """Where the parts of a job are until it is finished."""
     fingerprint = hashlib.sha256(json.dumps(job.inputs).encode()).hexdigest()[:8]
-    kept = folder / CHECKPOINTS / f"{job.workload.name}-{job.optimizer}-{fingerprint}"
+    return folder / CHECKPOINTS / f"{job.workload.name}-{job.optimizer}-{fingerprint}"
 
-    def run(settings: Sequence[Setting], seeds: Sequence[int], part: str) -> Records:
-        return train(
-            problem,
-            optimizer,
-            [Run(setting, seed) for setting in settings for seed in seeds],
-            steps=job.workload.steps,
-            batch_size=job.workload.batch_size,
-            evaluations=profile.evaluations,
-            eval_examples=profile.eval_examples,
-            progress=progress,
-            checkpoint=kept.with_name(f"{kept.name}-{part}"),
-        )
 
-    settings = suite.settings(profile, optimizer)
-    swept = job.sweep_seeds if optimizer.group == "baseline" else job.seeds
-    records = run(settings, range(swept), "sweep")
-    if swept == job.seeds:
-        return records
-    chosen = {optimizer.label(optimizer.default): optimizer.default}
-    table = results.table([results.content(records)])
+def _train(
+    job: Job, problem: Problem, kept: Path, progress: Callable[[Progress], None]
+) -> dict[str, Any]:
+    """All settings with the seeds of a sweep; a baseline's default and best with the rest.
+
+    A sweep goes on until the best is between two rates that are worse. Its best is that of the
+    last iterate, and of the average if there is one.
+    """
+    profile, optimizer = PROFILES[job.profile], OPTIMIZERS[job.optimizer]
+
+    def run(settings: Sequence[Setting], seeds: Sequence[int], part: str) -> dict[str, Any]:
+        from .records import Run
+        from .train import train
+
+        path = kept / f"{part}.json"
+        if not results.read_job(path):
+            records = train(
+                problem,
+                optimizer,
+                [Run(setting, seed) for setting in settings for seed in seeds],
+                steps=job.workload.steps,
+                batch_size=job.workload.batch_size,
+                evaluations=profile.evaluations,
+                eval_examples=profile.eval_examples,
+                progress=progress,
+                checkpoint=kept / part,
+            )
+            results.write_json(path, results.content(records))
+        content = results.read_job(path)
+        assert content
+        return content
+
+    tried = suite.settings(profile, optimizer)
+    if optimizer.group != "baseline":
+        return run(tried, range(job.seeds), "all")
+    parts = [run(tried, range(job.sweep_seeds), "sweep")]
+    while more := suite.further(tried, best := _best(optimizer, tried, results.joined(parts))):
+        parts.append(run(more, range(job.sweep_seeds), f"sweep-{len(parts)}"))
+        tried += more
+    chosen = {optimizer.label(setting): setting for setting in (optimizer.default, *best)}
+    rest = range(job.sweep_seeds, job.seeds)
+    return results.joined([*parts, run([*chosen.values()], rest, "chosen")] if rest else parts)
+
+
+def _best(
+    optimizer: Optimizer, settings: Sequence[Setting], content: dict[str, Any]
+) -> list[Setting]:
+    """The best setting for each iterate that is evaluated."""
+    table = results.table([content])
     labels = {optimizer.label(setting): setting for setting in settings}
-    for iterate in table["iterate"].unique():
-        best = results.best_setting(table, iterate)
-        chosen[best] = labels[best]
-    return records.join(run(list(chosen.values()), range(swept, job.seeds), "chosen"))
+    return [labels[results.best_setting(table, one)] for one in table["iterate"].unique()]
 
 
 # Claims: files that say who is at a job. They save work and nothing depends on them, because

@@ -121,7 +121,7 @@ def compare(ctx: click.Context, **options: Any) -> None:
     "--batch-size",
     multiple=True,
     metavar="N...",
-    help="Examples per step [default: 32 512, in smoke 32].",
+    help="Examples per step, or all [default: the profile's].",
 )
 @click.option(
     "--optimizers", multiple=True, metavar="NAME...", help="What to compare [default: all]."
@@ -206,6 +206,36 @@ def reproduce(ctx: click.Context, **options: Any) -> None:
         ctx.exit(INTERRUPTED)
     if not holds:
         ctx.exit(FAILED)
+
+
+@main.command()
+@click.argument("programs", metavar="[PROGRAM...]", nargs=-1)
+@click.option("--quick", is_flag=True, help="A few steps of each: about two minutes.")
+@click.option("--seeds", metavar="K", help="Repetitions [default: 3, with --quick 1].")
+@click.option("--out", metavar="DIR", help="Table and numbers [default: results/gallery].")
+@click.pass_context
+def gallery(
+    ctx: click.Context, programs: tuple[str, ...], quick: bool, seeds: str | None, out: str | None
+) -> None:
+    """Train public programs with their optimizer, with Adam's default and with ours.
+
+    Without a PROGRAM, all are trained.
+    """
+    from .gallery import ENTRIES
+
+    for name in programs:
+        if name not in ENTRIES:
+            raise unknown_name("a program", name, ENTRIES)
+    n_seeds = positive_integer("--seeds", seeds or ("1" if quick else "3"))
+    folder = output_folder(out or "results/gallery", "gallery.json")
+    if quick and "jax" not in sys.modules:
+        # Compiling is most of it: XLA's quickest, with which times say nothing.
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    from .gallery.run import gallery as run
+
+    options = {"names": programs, "quick": quick, "seeds": n_seeds}
+    if not run(folder, console=_console(), command=sys.argv, **options):
+        ctx.exit(INTERRUPTED)
 
 
 @main.command("view")

@@ -67,23 +67,6 @@ class Records:
             values = self.steps[name]
         return values.reshape(len(settings), len(seeds), -1)
 
-    def join(self, other: Records) -> Records:
-        """The records of both, of further runs of the same optimizer."""
-
-        def below(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
-            moved = {**theirs, "run": theirs["run"] + len(self.runs)}
-            return {name: np.concatenate([mine[name], moved[name]]) for name in mine}
-
-        return Records(
-            optimizer=self.optimizer,
-            runs=self.runs + other.runs,
-            status=self.status + other.status,
-            compile_seconds=self.compile_seconds + other.compile_seconds,
-            evaluations=below(self.evaluations, other.evaluations),
-            steps=below(self.steps, other.steps),
-            params=self.params + other.params,
-        )
-
 
 @dataclass
 class Progress:

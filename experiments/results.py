@@ -66,6 +66,20 @@ def content(records: Records, per_step: bool = False) -> dict[str, Any]:
     }
 
 
+def joined(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of one job of those of its parts: further runs of the same optimizer."""
+    columns: dict[str, dict[str, list[Any]]] = {"evaluations": {}, "steps": {}}
+    runs: list[Any] = []
+    for content in contents:
+        for of, into in columns.items():
+            for name, values in content[of].items():
+                moved = [len(runs) + value for value in values] if name == "run" else values
+                into.setdefault(name, []).extend(moved)
+        runs += content["runs"]
+    seconds = sum(content["compile_seconds"] for content in contents)
+    return {**contents[0], "compile_seconds": seconds, "runs": runs, **columns}
+
+
 def jobs(folder: Path) -> tuple[list[dict[str, Any]], list[Path]]:
     """The contents of the files of jobs, by name, and the files that are damaged."""
     found, damaged = [], []

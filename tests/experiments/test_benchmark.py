@@ -1,6 +1,7 @@
 """`mekax benchmark`: jobs that are shared, killed, continued, and carried by other backends."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,13 +28,17 @@ def kill():
     left -= 1
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
-train, write, replace = benchmark._train, results.write, results.Path.replace
+train, write, replace = benchmark._train, results.write_json, results.Path.replace
 if point == "progress":
-    def watched(job, problem, folder, progress):
-        return train(job, problem, folder, lambda now: (progress(now), kill()))
+    def watched(job, problem, kept, progress):
+        return train(job, problem, kept, lambda now: (progress(now), kill()))
     benchmark._train = watched
-if point == "write":
-    results.write = lambda *arguments: (kill(), write(*arguments))
+if point in ("jobs", "checkpoint"):
+    def written(path, content):
+        if point in path.parts:
+            kill()
+        write(path, content)
+    results.write_json = written
 if point == "replace":
     def replaced(self, target):
         if "jobs" in target.parts:
@@ -51,17 +56,18 @@ import os, sys, time
 from pathlib import Path
 from mekax.experiments import benchmark, results
 folder = Path(sys.argv.pop(1))
-write, run = results.write, benchmark._run
-def logged(path, *arguments):
-    with (folder / "log").open("a") as file:
-        file.write(f"{os.getpid()} {path.stem}\\n")
-    write(path, *arguments)
+write, run = results.write_json, benchmark._run
+def logged(path, content):
+    if "jobs" in path.parts:
+        with (folder / "log").open("a") as file:
+            file.write(f"{os.getpid()} {path.stem}\\n")
+    write(path, content)
 def together(*arguments):
     (folder / f"ready-{os.getpid()}").touch()
     while len(list(folder.glob("ready-*"))) < 2:
         time.sleep(0.01)
     return run(*arguments)
-results.write, benchmark._run = logged, together
+results.write_json, benchmark._run = logged, together
 from mekax.experiments.cli import main
 main()
 """
@@ -114,11 +120,12 @@ def test_report(whole):
         "curves",
         "jobs",
         "claims",
+        "checkpoint",
     }
-    assert not list((out / "claims").iterdir())
+    assert not [*(out / "claims").iterdir(), *(out / "checkpoint").iterdir()]
     assert (out / "curves" / "quadratic-32.png").stat().st_size > 10_000
-    assert "quadratic · batch 32 · dowg: done (3 of 3" in text
-    assert "The sweep of sgd: 9 settings" in text
+    assert "quadratic · batch 32 · 40 steps · dowg: done (3 of 3" in text
+    assert "The sweep of sgd: 15 settings" in text
     document = (out / "benchmark.md").read_text()
     for label in ("sgd default", "sgd best", "adameka+average", "dowg"):
         assert f"| {label}" in document
@@ -138,9 +145,12 @@ def test_jobs(whole):
         assert set(evaluations["step"]) == {10, 20, 30, 40}
         counts = Counter(zip(evaluations["run"], evaluations["iterate"], strict=True))
         assert set(counts.values()) == {4}
-    counts = Counter(run["seed"] for run in found["quadratic-32/sgd.json"]["runs"])
-    assert counts[0] == 9  # the grid at one seed; the default and the best at both
+    runs = found["quadratic-32/sgd.json"]["runs"]
+    counts = Counter(run["seed"] for run in runs)
+    assert counts[0] == 15  # the sweep at one seed; the default and the best at both
     assert counts[1] in (1, 2)
+    rates = sorted({run["setting"]["learning_rate"] for run in runs})
+    assert rates == [3e-3, 0.1, 1.0, 3.0, 10.0]  # both neighbors of the best, 3
     assert "step_size" in found["quadratic-32/adameka.json"]["evaluations"]
 
 
@@ -148,11 +158,11 @@ def test_jobs(whole):
 def test_killed_benchmark_continues(whole, env, tmp_path):
     out = tmp_path / "out"
     done = []
-    for point in ("progress,3", "write,1", "replace,1", "write,2"):
+    for point in ("progress,3", "checkpoint,2", "jobs,1", "replace,1", "jobs,2"):
         words = (point, *SMALL.split(), out, "--jobs", "1")
         run_it(env, *words, script=RUN_KILLED, status=-signal.SIGKILL)
         done.append(len(contents(out)))
-    assert done == [0, 0, 0, 1]
+    assert done == [0, 0, 0, 0, 1]
     words = ("never,0", *SMALL.split(), out, "--jobs", "1")
     process = run_it(env, *words, script=RUN_KILLED)
     assert "Continuing: 1 of 3 jobs are finished." in process.stdout
@@ -171,7 +181,7 @@ def test_a_killed_job_continues_within(whole, env, tmp_path):
     out = tmp_path / "out"
     words = (*SMALL.split(), out, "--jobs", "1")
     run_it(env, "progress,4", *words, script=often, status=-signal.SIGKILL)
-    assert list(out.glob("checkpoint/quadratic-32-sgd-*/group-0/*"))
+    assert list(out.glob("checkpoint/quadratic-32-sgd-*/sweep/group-0/*"))
     run_it(env, "never,0", *words, script=often)
     assert contents(out) == contents(whole[0])
     assert not list(out.glob("checkpoint/*"))
@@ -326,11 +336,47 @@ def test_profiles_are_sound():
         for optimizer in registry.group("baseline"):
             found = suite.settings(profile, optimizer)
             assert optimizer.default in found
-            assert len({one["learning_rate"] for one in found}) in (
-                profile.rates,
-                profile.rates + 1,
-            )
-    assert len(suite.workloads(suite.PROFILES["standard"])) == 16
+            grid = {one["learning_rate"] for one in optimizer.settings}
+            rates = {one["learning_rate"] for one in found}
+            assert len(rates) - min(profile.rates, len(grid)) in (0, 1)
+            assert {*suite.LADDER} > grid >= rates > {min(grid), max(grid)}
+        names = [one.name for one in suite.workloads(profile)]
+        assert len({*names}) == len(names)
+    assert len(suite.workloads(suite.PROFILES["standard"])) == 23
+
+
+def test_names_tell_the_steps_where_nothing_else_does():
+    profile = suite.PROFILES["horizons"]
+    found = suite.workloads(profile, ["regression", "digits"], ["all", 32])
+    assert [one.name for one in found] == [
+        *(f"{problem}-{size}-{steps}"
+          for problem, sizes in (("digits", (1438, 32)), ("regression", (256, 32)))
+          for size in sizes
+          for steps in (200, 2000, 20000)),
+    ]  # fmt: skip
+    assert {one.batch_size for one in found if one.problem == "regression"} == {32, 256}
+    profile = suite.PROFILES["standard"]
+    assert suite.workloads(profile, ["mnist"], ["all"])[0].batch_size == 16_384
+    steps = [suite.workloads(profile, ["text"], [size])[0].steps for size in (8, 32, 511, 512, 999)]
+    assert steps == [600, 600, 600, 50, 50]
+    # A batch size that is all examples is not there twice.
+    assert len(suite.workloads(suite.PROFILES["horizons"], ["regression"], ["all", 256])) == 3
+
+
+def test_a_sweep_goes_on_until_the_best_is_inside():
+    """Whatever the best rate is: the loss of a rate is its distance from the best."""
+    grid = suite.settings(suite.PROFILES["smoke"], OPTIMIZERS["adam"])
+    for best in (2e-6, 3e-6, 1e-3, 2e-2, 5.0, 30.0, 100.0):
+        tried, distance = [*grid], lambda one, best=best: abs(math.log(one["learning_rate"] / best))
+        while more := suite.further(tried, [min(tried, key=distance)]):
+            tried += more
+        found, rates = min(tried, key=distance), {one["learning_rate"] for one in tried}
+        assert found["learning_rate"] == min(
+            suite.LADDER, key=lambda rate: abs(math.log(rate / best))
+        )
+        assert suite.is_at_edge(tried, found) == (best in (2e-6, 3e-6, 30.0, 100.0))
+        assert len(tried) == len({tuple(one.values()) for one in tried}) <= 3 * len(rates)
+        assert set(suite.LADDER) >= rates
 
 
 def test_edges_of_a_sweep():
