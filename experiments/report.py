@@ -19,29 +19,32 @@ from rich.console import Console
 from rich.table import Table
 
 from . import plots, results, suite
-from .registry import OPTIMIZERS, group
+from .registry import OPTIMIZERS, PROBLEMS, group
 from .results import Frame, Interval, bootstrap, ratio
 from .suite import REFERENCE
 
 SUMMARY, DOCUMENT = "summary.json", "benchmark.md"
-DEFAULT_ADAM, BEST_ADAM = "adam default", "adam best"
+DEFAULT_ADAM, BEST_ADAM = f"{REFERENCE} default", f"{REFERENCE} best"
 _NEAR = 1.1  # times the best Adam's loss: as good for most purposes
 _LEAST_ERROR = 1e-3  # of a part of wrong answers: less is a matter of a few examples
 _TINY = 1e-12
-_EDGE = "†"
+_EDGE, _AT_EDGE = "†", "at the edge"
 
 _READING = """\
 Losses are means over seeds with 95 % bootstrap intervals. `÷` columns are ratios of final train
 losses, geometric means over paired seeds: below 1 is better than Adam at its default rate
-(`÷ Adam 1e-3`), Adam at the best of its grid of rates and schedules (`÷ best Adam`), and the best
-setting of all baselines together (`÷ best`). `≤ 1.1 Adam`: share of workloads within a tenth of the
+(`÷ Adam 1e-3`), Adam at the best of its sweep of rates and schedules (`÷ best Adam`), and the best
+setting of all baselines together (`÷ best`). The best Adam is the better of two: the best last
+iterate, and the best average. Ratios are of what the losses are above the floor of their problem,
+where that is not 0. `≤ 1.1 Adam`: share of workloads within a tenth of the
 best Adam. `test ÷ Adam`: wrong answers, or the test loss, over the best Adam's. `equal time`:
 train loss at the time when the best Adam ends, over its own; whoever is faster than Adam stops
 at its last step. `time`: time to the best Adam's final train loss over Adam's time to it, ∞ if
 never; `with sweep`: the same with all settings counted that were trained to find the row's and
 Adam's. `s/step`: time of a step over that of Adam's. The best setting of a baseline is the one
-with the lowest final train loss; † marks one at the edge of its grid of rates, beyond which a
-better one may lie. Over the workloads, `mean` is geometric, with the interval of a bootstrap over
+with the lowest final train loss; † marks one at the edge of its sweep of rates, beyond which a
+better one may lie: there is no ratio to it, nor of it. `workloads` tells how many have a ratio to
+the best Adam. Over the workloads, `mean` is geometric, with the interval of a bootstrap over
 workloads, and `worst` is the largest ratio. `score`: area under the performance profile for the
 target of the best Adam's final train loss, from 0 to 1, counted in steps and in seconds (Dahl et
 al. 2023, arXiv 2306.07179).
@@ -63,6 +66,7 @@ class Row:
       measures: `train_loss`, …, each of shape (seeds, evaluations); infinite if not finite.
       seconds: per step, relative to Adam's.
       tried: settings that were trained to find this one.
+      floor: of the problem's loss.
     """
 
     workload: str
@@ -75,11 +79,17 @@ class Row:
     measures: dict[str, np.ndarray]
     seconds: float
     tried: int
+    floor: float
 
     @property
     def loss(self) -> np.ndarray:
         """Train loss, shape (seeds, evaluations)."""
         return self.measures["train_loss"]
+
+    @property
+    def excess(self) -> np.ndarray:
+        """Mean train loss over its floor, shape (evaluations,)."""
+        return self.loss.mean(axis=0) - self.floor
 
     @property
     def diverged(self) -> int:
@@ -98,10 +108,15 @@ class Row:
         return bootstrap(finite) if finite.size else None
 
     def by_seed(self, test: bool = False) -> dict[int, float]:
-        """The final train loss, or on test data the part of wrong answers or else the loss."""
+        """The final train loss, or on test data the part of wrong answers or else the loss.
+
+        Losses are over their floor.
+        """
         values = self.measures[self.on_test if test else "train_loss"][:, -1]
         if test and self.on_test == "test_accuracy":
             values = np.maximum(np.where(np.isfinite(values), 1 - values, 1), _LEAST_ERROR)
+        else:
+            values = values - self.floor
         return dict(zip(self.seeds, values.tolist(), strict=True))
 
 
@@ -145,6 +160,7 @@ def _rows_of_job(job: Mapping[str, Any]) -> list[Row]:
                 measures={c: w.where(np.isfinite(w), np.inf).to_numpy() for c, w in wide.items()},
                 seconds=seconds,
                 tried=count,
+                floor=PROBLEMS[job["problem"]].floor if job["problem"] in PROBLEMS else 0.0,
             )
         )
 
@@ -162,27 +178,40 @@ def _rows_of_job(job: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def best_baseline(rows: Rows) -> Row | None:
-    """The swept baseline with the lowest mean final train loss."""
-    best = [rows[label] for row in group("baseline") if (label := f"{row.name} best") in rows]
+def best_of(rows: Rows, *baselines: str) -> Row | None:
+    """The best of the sweeps of some baselines: lowest mean final train loss, last or averaged."""
+    labels = [f"{name} best{iterate}" for name in baselines for iterate in ("", "+average")]
+    best = [rows[label] for label in labels if label in rows]
     return min(best, key=lambda row: row.loss[:, -1].mean(), default=None)
 
 
+def best_baseline(rows: Rows) -> Row | None:
+    """The best of the sweeps of all baselines."""
+    return best_of(rows, *(row.name for row in group("baseline")))
+
+
 def against(row: Row, rows: Rows) -> dict[str, Any]:
-    """Ratios to the references of the workload, None where there is no such reference."""
-    default, adam, best = rows.get(DEFAULT_ADAM), rows.get(BEST_ADAM), best_baseline(rows)
+    """Ratios to the references of the workload, None where there is no such reference.
+
+    There is none either, and `at_edge` says so, where the best of a sweep is at its edge.
+    """
+    default, adam, best = rows.get(DEFAULT_ADAM), best_of(rows, REFERENCE), best_baseline(rows)
+    at_edge = row.at_edge or bool(adam and adam.at_edge)
+    adam = None if at_edge else adam
+    best = None if row.at_edge or (best and best.at_edge) else best
 
     def to(other: Row | None, test: bool = False) -> Interval | None:
         return None if other is None else ratio(row.by_seed(test), other.by_seed(test))
 
     steps = time = with_sweep = None
     if adam:
-        target = float(adam.loss[:, -1].mean())
+        target = float(adam.excess[-1])
         steps = steps_to(row, target) if math.isfinite(target) else math.nan
         time = steps * row.seconds / (steps_to(adam, target) * adam.seconds)
         # Who has swept Adam has trained all its settings, and who sweeps this row all of these.
         with_sweep = time * row.tried / adam.tried
     return {
+        "at_edge": at_edge,
         "to_default": to(default),
         "to_adam": to(adam),
         "to_best": to(best),
@@ -195,12 +224,12 @@ def against(row: Row, rows: Rows) -> dict[str, Any]:
 
 
 def steps_to(row: Row, target: float) -> float:
-    """Steps until the mean train loss is at most the target; infinite if it never is.
+    """Steps until the mean train loss, over its floor, is at most the target; infinite if never.
 
     Between two evaluations the logarithm of the loss is taken for linear, or the loss if it has
     none.
     """
-    losses = row.loss.mean(axis=0)
+    losses = row.excess
     reached = np.flatnonzero(losses <= target)
     if not reached.size:
         return math.inf
@@ -216,10 +245,10 @@ def steps_to(row: Row, target: float) -> float:
 def equal_time_ratio(row: Row, reference: Row) -> float:
     """Train loss at the time when the reference is at its end, relative to the reference's.
 
-    Whoever is faster than the reference stops where its steps end. Not a number if a loss is
-    negative.
+    Both over their floor. Whoever is faster than the reference stops where its steps end. Not a
+    number if a loss is below the floor.
     """
-    losses, final = row.loss.mean(axis=0), reference.loss[:, -1].mean()
+    losses, final = row.excess, reference.excess[-1]
     if losses.min() < 0 or final < 0:
         return math.nan
     losses, final = np.log(np.maximum(losses, _TINY)), math.log(max(final, _TINY))
@@ -264,6 +293,8 @@ def overall(table: Frame) -> Frame:
         worst = mine["workload"][known.idxmax()] if len(known) else None
         lines[label] = {
             "workloads": len(mine),
+            "compared": len(known),
+            "at_edge": int(mine["at_edge"].sum()),
             "to_default": _median(mine["to_default"]),
             "to_adam": _median(mine["to_adam"]),
             "mean": mean,
@@ -355,7 +386,15 @@ def scales(workloads: Mapping[str, Rows]) -> dict[str, dict[str, Any]]:
 
 def suite_table(lines: Frame) -> Frame:
     """One line per optimizer over the workloads."""
-    table = pd.DataFrame({"workloads": lines["workloads"].map(str)})
+    table = pd.DataFrame(
+        {
+            "workloads": [
+                f"{some} of {whole}" if some < whole else str(whole)
+                for some, whole in zip(lines["compared"], lines["workloads"], strict=True)
+            ]
+        },
+        index=lines.index,
+    )
     table["÷ Adam 1e-3"] = lines["to_default"].map(_number)
     table["÷ best Adam"] = lines["to_adam"].map(_number)
     table["mean"] = lines["mean"].map(_interval)
@@ -397,7 +436,7 @@ def ablation_table(workloads: Mapping[str, Rows]) -> Frame:
 
 def final_table(workloads: Mapping[str, Rows], on_test: bool = False) -> Frame:
     """One line per workload: the final train or test loss, or accuracy, of Adam and of ours."""
-    shown = {REFERENCE, *(row.name for row in group("ours"))}
+    shown = _shown()
     labels = dict.fromkeys(
         row.label for rows in workloads.values() for row in rows.values() if row.optimizer in shown
     )
@@ -411,6 +450,23 @@ def final_table(workloads: Mapping[str, Rows], on_test: bool = False) -> Frame:
     return pd.DataFrame.from_dict(cells, orient="index").rename_axis("workload")
 
 
+def ratio_table(workloads: Mapping[str, Rows], table: Frame) -> Frame:
+    """One line per workload: final train loss over the best Adam's, of Adam and of ours."""
+    lines = table[table["optimizer"].isin(_shown())]
+    cells = lines.assign(
+        cell=[
+            _AT_EDGE if edge else _interval(found)
+            for edge, found in zip(lines["at_edge"], lines["to_adam"], strict=True)
+        ]
+    ).pivot(index="workload", columns="label", values="cell")
+    return cells.reindex([*workloads], columns=dict.fromkeys(lines["label"])).fillna("–")
+
+
+def _shown() -> set[str]:
+    """Names of Adam and of ours."""
+    return {REFERENCE, *(row.name for row in group("ours"))}
+
+
 def workload_table(rows: Rows, table: Frame) -> Frame:
     """One line per optimizer: what it came to on one workload."""
     lines = {}
@@ -422,8 +478,8 @@ def workload_table(rows: Rows, table: Frame) -> Frame:
             "train loss": _final(row, "train_loss"),
             row.on_test.replace("_", " "): _final(row, row.on_test),
             "÷ Adam 1e-3": _interval(line["to_default"]),
-            "÷ best Adam": _interval(line["to_adam"]),
-            "÷ best": _interval(line["to_best"]),
+            "÷ best Adam": _AT_EDGE if line["at_edge"] else _interval(line["to_adam"]),
+            "÷ best": _AT_EDGE if row.at_edge else _interval(line["to_best"]),
             "equal time": _number(line["equal_time"]),
             "time": _number(line["time_to_target"]),
             "s/step": _number(row.seconds),
@@ -505,6 +561,8 @@ def write(
             "### Variations: final train loss ÷ that of ours",
             variations.to_markdown(disable_numparse=True),
         ]
+    ratios = ratio_table(workloads, table)
+    parts += ["### Final train loss ÷ best Adam", ratios.to_markdown(disable_numparse=True)]
     for title, on_test in (("Final train loss", False), ("In the end, on test data", True)):
         finals = final_table(workloads, on_test)
         parts += [f"### {title}", finals.to_markdown(disable_numparse=True)]
@@ -562,8 +620,20 @@ def _sentences(workloads: Mapping[str, Rows], jobs: Sequence[Mapping[str, Any]])
     ]
     if edges:
         found.append(
-            f"At the edge of the grid of rates, so that the baseline may do better than it seems: "
-            f"{', '.join(edges)}."
+            "At the edge of the sweep of rates, so that the baseline may do better than it seems, "
+            f"and no ratio is given: {', '.join(edges)}. Widen LADDER in experiments/suite.py, and "
+            "repeat the command with another --out."
+        )
+    below = [
+        f"{row.label} on {name}"
+        for name, rows in workloads.items()
+        for row in rows.values()
+        if row.floor and row.loss[:, -1].min() < row.floor
+    ]
+    if below:
+        found.append(
+            "Below the floor of the problem, so that there are no ratios: "
+            f"{', '.join(below)}. Lower the floor in experiments/registry.py."
         )
     return found
 
@@ -584,8 +654,7 @@ def _draw(
             for r in shown
         )
         seconds = {row.label: row.seconds for row in shown}
-        title = f"{facts[name]['problem']}, batch size {facts[name]['batch_size']}"
-        plots.draw_workload(title, curves, seconds, folder / "curves" / f"{name}.png")
+        plots.draw_workload(_title(facts[name]), curves, seconds, folder / "curves" / f"{name}.png")
     if table["to_best"].notna().any():
         wide = table.assign(to_best=_means(table["to_best"]))
         ratios = wide.pivot(index="label", columns="workload", values="to_best")
@@ -605,6 +674,7 @@ def _summary(
         "problem": facts["problem"],
         "batch_size": facts["batch_size"],
         "steps": facts["inputs"]["steps"],
+        "floor": next(row.floor for row in rows.values()),
         "best_baseline": best.label if best else None,
         "sweep_seconds": {
             job["optimizer"]: job["timing"]["training_seconds"]

@@ -1,16 +1,18 @@
 """What a benchmark comes to: rows, ratios, times and tables."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 from mekax.experiments import report
-from mekax.experiments.registry import OPTIMIZERS
+from mekax.experiments.registry import OPTIMIZERS, PROBLEMS
 from mekax.experiments.results import Interval
 
 STEPS = [10, 20, 30, 40]
 DEFAULT = {"learning_rate": 1e-3, "schedule": 0}
 OTHER = {"learning_rate": 1e-2, "schedule": 1}
+TOO_FAST = {"learning_rate": 0.1, "schedule": 1}
 
 
 def run(setting, seed, losses, iterate="last", accuracy=0.9):
@@ -47,6 +49,7 @@ ADAM = job(
     [
         *(run(DEFAULT, seed, [8.0, 8.0, 8.0, 4.0]) for seed in (0, 1, 2)),
         *(run(OTHER, seed, [4.0, 2.0, 2.0, 1.0]) for seed in (0, 1, 2)),
+        *(run(TOO_FAST, seed, [9.0, 9.0, 9.0, 9.0]) for seed in (0, 1, 2)),
     ],
 )
 OURS = job(
@@ -79,24 +82,63 @@ def test_rows(rows):
         "adam default", "adam best", "dowg", "adameka+average", "adameka",
     ]  # fmt: skip
     assert rows["adam best"].setting == "adam:0.01 linear"
-    assert rows["adam best"].tried == 2
+    assert rows["adam best"].tried == 3
     assert rows["adam best"].seeds == (0, 1, 2)
     assert report.best_baseline(rows) is rows["adam best"]
 
 
-def test_a_best_setting_at_the_edge_is_marked(rows):
-    assert rows["adam best"].at_edge
-    assert not rows["adam default"].at_edge
-    wide = job(
+def test_a_best_setting_at_the_edge_has_no_ratio(rows):
+    assert not rows["adam best"].at_edge
+    narrow = job(
         "adam",
         [
-            run({"learning_rate": rate, "schedule": 0}, 0, [4.0, 3.0, 2.0, loss])
-            for rate, loss in ((1e-3, 3.0), (1e-2, 1.0), (0.1, 2.0))
+            *(run(DEFAULT, seed, [8.0, 8.0, 8.0, 4.0]) for seed in (0, 1, 2)),
+            *(run(OTHER, seed, [4.0, 2.0, 2.0, 1.0]) for seed in (0, 1, 2)),
         ],
     )
-    assert not report.rows_of([wide])["digits-32"]["adam best"].at_edge
-    narrow = {"digits-32": rows}
-    assert any("adam best on digits-32" in s for s in report._sentences(narrow, [ADAM]))
+    workloads = report.rows_of([narrow, OURS])
+    rows = workloads["digits-32"]
+    assert rows["adam best"].at_edge
+    assert not rows["adam default"].at_edge
+    table = report.compared(workloads)
+    one, ours = report.workload_table(rows, table), report.overall(table).loc["adameka"]
+    assert one.loc["adam best 0.01 linear†", "÷ best Adam"] == "at the edge"
+    assert one.loc["adameka", "÷ best Adam"] == "at the edge"
+    assert one.loc["adameka", "÷ best"] == "–"
+    assert one.loc["adameka", "÷ Adam 1e-3"] != "–"
+    assert report.ratio_table(workloads, table).loc["digits-32", "adameka"] == "at the edge"
+    assert math.isnan(ours["to_adam"])
+    assert ours["mean"] is None
+    assert report.suite_table(report.overall(table)).loc["adameka", "workloads"] == "0 of 1"
+    (words,) = [s for s in report._sentences(workloads, [narrow]) if "adam best on digits-32" in s]
+    assert "Widen LADDER" in words
+
+
+def test_ratios_are_of_what_is_above_the_floor(monkeypatch):
+    """With a floor of 0.9, losses of 1 and 1.1 are twice apart; without one, a tenth."""
+    entry = dataclasses.replace(PROBLEMS["digits"], floor=0.9)
+    monkeypatch.setitem(PROBLEMS, "digits", entry)
+    ours = job("adameka", [run({}, seed, [4.0, 2.0, 1.3, 1.1]) for seed in (0, 1, 2)])
+    workloads = report.rows_of([ADAM, ours])
+    rows = workloads["digits-32"]
+    found = report.against(rows["adameka"], rows)
+    assert found["to_adam"].mean == pytest.approx(2.0)
+    assert found["equal_time"] == pytest.approx(2.0)
+    assert found["to_default"].mean == pytest.approx(0.2 / 3.1)
+    assert found["steps_to_target"] == math.inf
+    # Halfway in the logarithm of what is above the floor.
+    target = math.sqrt(0.4 * 0.2)
+    assert report.steps_to(rows["adameka"], target) == pytest.approx(35)
+    assert report.final_table(workloads).loc["digits-32", "adameka"] == "1.1"
+    diverged = job("adameka", [run({}, seed, [4.0, 2.0, None, None]) for seed in (0, 1, 2)])
+    rows = report.rows_of([ADAM, diverged])["digits-32"]
+    assert report.against(rows["adameka"], rows)["to_adam"].mean == math.inf
+    lower = job("adameka", [run({}, seed, [4.0, 2.0, 1.3, 0.8]) for seed in (0, 1, 2)])
+    workloads = report.rows_of([ADAM, lower])
+    rows = workloads["digits-32"]
+    assert math.isnan(report.against(rows["adameka"], rows)["to_adam"].mean)
+    (words,) = [s for s in report._sentences(workloads, [ADAM]) if "adameka on digits-32" in s]
+    assert words.startswith("Below the floor")
 
 
 def test_averages_of_a_baseline_have_a_best_setting_of_their_own():
@@ -114,7 +156,20 @@ def test_averages_of_a_baseline_have_a_best_setting_of_their_own():
     assert rows["adam best"].setting == "adam:0.01 linear"
     assert rows["adam best+average"].setting == "adam:0.001"
     assert rows["adam best+average"].loss[0, -1] == 0.5
-    assert report.best_baseline(rows) is rows["adam best"]
+    assert report.best_baseline(rows) is rows["adam best+average"]
+
+
+def test_the_better_of_last_and_average_is_the_reference():
+    both = [
+        run({"learning_rate": rate, "schedule": 0}, seed, [8.0, 4.0, 4.0, loss], iterate)
+        for rate, losses in ((1e-3, (9.0, 9.0)), (1e-2, (2.0, 0.25)), (0.1, (9.0, 9.0)))
+        for seed in (0, 1, 2)
+        for iterate, loss in zip(("last", "average"), losses, strict=True)
+    ]
+    rows = report.rows_of([job("adam", both), OURS])["digits-32"]
+    found = report.against(rows["adameka+average"], rows)
+    assert found["to_adam"].mean == found["to_best"].mean == pytest.approx(1.0)
+    assert report.against(rows["adam best"], rows)["to_adam"].mean == pytest.approx(8.0)
 
 
 def test_against_the_references(rows):
@@ -185,7 +240,7 @@ def test_overall(workloads):
     assert ours["test_to_adam"] == pytest.approx(0.5)
     assert ours["near_adam"] == 1
     assert ours["time_to_target"] == pytest.approx(1.5)
-    assert ours["time_with_sweep"] == pytest.approx(0.75)
+    assert ours["time_with_sweep"] == pytest.approx(0.5)
     assert ours["score_steps"] == 1
     assert ours["score_seconds"] == pytest.approx((4 - 1.5) / 3)
     assert ours["seconds"] == 2
@@ -240,7 +295,7 @@ def test_without_adam_nothing_is_compared_with_it():
 def test_tables(workloads, rows):
     table = report.compared(workloads)
     one = report.workload_table(rows, table)
-    assert one.loc["adam best 0.01 linear†", "train loss"] == "1"
+    assert one.loc["adam best 0.01 linear", "train loss"] == "1"
     assert one.loc["adameka", "÷ best Adam"] == "0.5 [0.25, 1]"
     assert one.loc["adameka", "test accuracy"] == "80.0 %"
     assert one.loc["dowg", "train loss"] == "–, 3 of 3 diverged"
