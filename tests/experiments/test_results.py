@@ -62,6 +62,21 @@ def test_long_runs_are_thinned(tmp_path, monkeypatch):
     assert len(content["evaluations"]["step"]) == 25
 
 
+def test_parts_of_a_job_are_joined():
+    """As if all runs had been trained at once."""
+    whole = results.content(records(losses=((0.5, 0.4), (0.7, 0.6), (0.9, 0.8))))
+    parts = [results.content(records(losses=losses)) for losses in (((0.5, 0.4),), ((0.7, 0.6),))]
+    third = records(losses=((0.9, 0.8),), setting={"learning_rate": 0.3, "schedule": 1})
+    found = results.joined([*parts, results.content(third)])
+    assert found["evaluations"]["run"] == [0, 0, 1, 1, 2, 2]
+    losses = found["evaluations"]["train_loss"]
+    np.testing.assert_array_equal(losses, whole["evaluations"]["train_loss"])
+    assert found["compile_seconds"] == 4.5
+    table = results.table([found])
+    assert table["label"].tolist() == ["adam:0.1"] * 4 + ["adam:0.3 linear"] * 2
+    assert results.joined(parts[:1]) == results.plain(parts[0])
+
+
 @pytest.mark.parametrize(
     "change",
     [
