@@ -461,22 +461,36 @@ _ROWS = (
         description="steps of adameka, multiplied",
     ),
     # The trust region: another one, or its constants.
-    _ablation("adameka-newton-radius", lambda v: v.adameka(trust_region=v.newton_trust_region())),
-    _region("target-0", target_ratio=0.0),
-    _region("target-0.3", target_ratio=0.3),
-    _region("gain-constant", adaptation_gain=lambda count: 0.05),
-    _region("gain-half", adaptation_gain=lambda count: 1 / (count + 10)),
-    _region("gain-double", adaptation_gain=lambda count: 4 / (count + 10)),
+    _ablation(
+        "adameka-newton-radius",
+        lambda v: v.adameka("expected_improvement", trust_region=v.newton_trust_region()),
+    ),
+    _region("least-below", least_ratio=-0.1),
+    _region("least-above", least_ratio=0.1),
+    _region("most-0.5", most_ratio=0.5),
+    _region("most-0.7", most_ratio=0.7),
+    _region("gain-half", adaptation_gain=lambda count: 1.5 / (count + 15)),
+    _region("gain-double", adaptation_gain=lambda count: 6 / (count + 15)),
     _region("averaging-none", averaging_weight=lambda count: 1.0),
-    _region("averaging-tenth", averaging_weight=lambda count: 10 / (count + 10)),
-    _region("initial-0.1", initial_newton_ratio=0.1),
-    _region("initial-1", initial_newton_ratio=1.0),
+    _region("averaging-half", averaging_weight=lambda count: 25 / (count + 25)),
+    _region("averaging-double", averaging_weight=lambda count: 100 / (count + 100)),
+    _region("initial-0.2", initial_newton_ratio=0.2),
+    _region("initial-0.8", initial_newton_ratio=0.8),
     _region("max-newton-1", max_newton_ratio=1.0),
     _region("max-newton-30", max_newton_ratio=30.0),
+    # What the averages say: nothing of it; all of it, as if it were certain.
+    _region("aim-fixed", least_ratio=0.3, most_ratio=0.3),
+    _ablation(
+        "adameka-certain", lambda v: v.adameka(trust_region=v.certain(v.adaptive_trust_region()))
+    ),
+    # Losses without examples: their mean alone, which has no variance.
+    _ablation("adameka-scalar", lambda v: v.of_mean_loss(v.adameka())),
     # The curvature: measured at every step, or rarely.
     _ablation("adameka-interval-1", lambda v: v.adameka(curvature_interval=1)),
     _ablation("adameka-interval-50", lambda v: v.adameka(curvature_interval=50)),
     # The acquisition.
+    _ablation("adameka-improvement", lambda v: v.adameka(acquisition="expected_improvement")),
+    _ablation("meka-end", lambda v: v.meka(acquisition=None)),
     _ablation(
         "adameka-probability", lambda v: v.adameka(acquisition="probability_of_improvement")
     ),

@@ -139,9 +139,31 @@ def train(
 def build(
     optimizer: Optimizer, setting: Setting, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation that is trained, with the average of the iterates where that is asked."""
+    """The transformation that is trained, with an average of the iterates where that is asked."""
     tx = optimizer.build(setting, steps)
-    return optax.chain(tx, optimizers.average_iterates()) if optimizer.averaged else tx
+    return _averaging(tx) if optimizer.averaged else tx
+
+
+def _averaging(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """Keep an average of the iterates, unless the transformation does so itself."""
+    chained = optax.chain(tx, optimizers.average_iterates())
+
+    def init(params: PyTree) -> PyTree:
+        state = tx.init(params)
+        return (state,) if _keeps_average(state, params) else chained.init(params)
+
+    def update(updates, state, params=None, **extra_args):
+        if len(state) > 1:
+            return chained.update(updates, state, params, **extra_args)
+        updates, inner = tx.update(updates, state[0], params, **extra_args)
+        return updates, (inner,)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _keeps_average(state: PyTree, params: PyTree) -> bool:
+    # Where no average is kept, the parameters themselves come back.
+    return optimizers.eval_params(state, params) is not params
 
 
 def one_step(

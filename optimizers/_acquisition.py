@@ -176,9 +176,9 @@ _NAMED: dict[str, Acquisition] = {
 }
 
 
-def resolve_acquisition(acquisition: AcquisitionName | Acquisition) -> Acquisition:
+def resolve_acquisition(acquisition: AcquisitionName | Acquisition | None) -> Acquisition | None:
     """Look up an acquisition by name, or return the callable; raise with the names otherwise."""
-    if callable(acquisition):
+    if acquisition is None or callable(acquisition):
         return acquisition
     if isinstance(acquisition, int | float):  # as in adam(1e-3), whose first argument is a rate
         raise TypeError(

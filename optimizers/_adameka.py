@@ -19,7 +19,7 @@ _EPSILON_ROOT = 1e-30
 
 
 def adameka(
-    acquisition: AcquisitionName | Acquisition = "expected_improvement",
+    acquisition: AcquisitionName | Acquisition | None = None,
     trust_region: TrustRegion | None = None,
     max_step_size: jax.typing.ArrayLike | None = None,
     weight_decay: optax.ScalarOrSchedule | None = None,
@@ -31,7 +31,7 @@ def adameka(
     """Self-tuning descent on the direction of Adam: the best default for neural networks.
 
         m ← β₁ m + (1 − β₁) g,    v ← β₂ v + (1 − β₂) g²,    d = −m̂ / (√v̂ + ε) − λ θ
-        α = argmax over (0, τ] of E[max(−Δ(α), 0)],    θ ← θ + α d
+        θ ← θ + τ d,    θ̄ ← θ̄ + 10/(k + 10) (θ − θ̄)
 
     That is `optax.chain(scale_by_adam(), add_decayed_weights(λ), scale_by_expected_improvement())`
     with the gradient handed on as `grad=`, and two differences: the averages are kept in float32 or

@@ -21,6 +21,11 @@ class AverageState(NamedTuple):
     average: PyTree
 
 
+def average_weight(count: jax.Array, shorter: float = 1.0) -> jax.Array:
+    """Weight of the newest of `count + 1` iterates in an average over so much less than a tenth."""
+    return shorter * _HEAD_START / (count + shorter * _HEAD_START)
+
+
 def average_iterates() -> optax.GradientTransformationExtraArgs:
     """Keep a moving average of the parameters to evaluate at: put it last in a chain.
 
@@ -64,7 +69,7 @@ def average_iterates() -> optax.GradientTransformationExtraArgs:
                 "tx.update(grads, state, params, …)."
             )
         iterate = jax.tree.map(jnp.add, widen(params), widen(updates))
-        rate = _HEAD_START / (state.count + _HEAD_START)
+        rate = average_weight(state.count)
         average = jax.tree.map(lambda a, x: a + rate * (x - a), state.average, iterate)
         # A step that leads nowhere is left out: the average outlives what training does not.
         finite = all_finite(iterate)
@@ -92,10 +97,23 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
       >>> eval_params(optax.sgd(0.1).init(params), params).tolist()
       [1.0]
     """
-    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, AverageState))
-    for leaf in leaves:
-        if isinstance(leaf, AverageState):
-            return optax.tree.where(
-                leaf.count > 0, optax.tree.cast_like(leaf.average, params), params
-            )
+
+    def is_average(node: Any) -> bool:
+        return isinstance(node, AverageState)
+
+    for found in filter(is_average, jax.tree.leaves(state, is_leaf=is_average)):
+        params = _read(found, params)
     return params
+
+
+def _read(state: AverageState, params: PyTree) -> PyTree:
+    def leaf(mean: Any, p: Any) -> Any:
+        if _absent(mean):  # held by a mask, or trained by another group of `optax.partition`
+            return p
+        return jnp.where(state.count > 0, mean.astype(jnp.result_type(p)), p)
+
+    return jax.tree.map(leaf, state.average, params, is_leaf=_absent)
+
+
+def _absent(node: Any) -> bool:
+    return node is None or isinstance(node, optax.MaskedNode)

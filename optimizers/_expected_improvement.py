@@ -15,6 +15,7 @@ from ..curvature import (
     Differentiation,
     LineBelief,
     ValueBelief,
+    ValueFn,
     correct_value,
     predict_value,
 )
@@ -30,6 +31,7 @@ from ._arguments import (
     require_value_fn,
     resolve_trust_region,
 )
+from ._horizon import HorizonState, follow, init_horizon, look_back
 from ._maximize import maximize_on_interval
 from ._observation import (
     MAX_MISMATCH,
@@ -40,7 +42,7 @@ from ._observation import (
     observe_step,
 )
 from ._state import ExpectedImprovementState, StepInfo, StepState, init_step
-from ._trust_region import Outcome, TrustRegion, adaptive_trust_region
+from ._trust_region import Evidence, Outcome, TrustRegion, adaptive_trust_region
 
 CURVATURE_INTERVAL = 10  # the curvature changes more slowly than the slope
 _VALUE_NOISE_WEIGHT = 0.01
@@ -51,7 +53,7 @@ _WIDE = 1e30  # parameters of dtypes that end before, float16, may overflow them
 
 
 def scale_by_expected_improvement(
-    acquisition: AcquisitionName | Acquisition = "expected_improvement",
+    acquisition: AcquisitionName | Acquisition | None = None,
     trust_region: TrustRegion | None = None,
     max_step_size: jax.typing.ArrayLike | None = None,
     curvature_interval: int = CURVATURE_INTERVAL,
@@ -65,29 +67,41 @@ def scale_by_expected_improvement(
         Δ(α) ~ N(α s + ½ α² h,  α² p + α³ c + ¼ α⁴ q)
 
     with slope s = v·∇f, curvature h = v·∇²f v and their variances p, q and covariance c over the
-    examples, and the step maximizes the acquisition over an interval (0, τ‖d‖] that the trust
-    region ends. Every batch shows the slope along the step before, for the price of a dot product
-    with the gradient; the curvature along it changes slowly and takes a second-order forward-mode
-    pass, which is made at every step until the trust region has learned from 20 (always, with
+    examples. The step ends where the trust region does. Its radius aims between the minimum of the
+    line and the edge of stability, as far as expected improvement over the horizon of an average
+    of the iterates asks for (`adaptive_trust_region`). An acquisition may shorten the step by what
+    is believed of the line.
+
+    Every batch shows the slope along the step before, for the price of a dot product with the
+    gradient; the curvature along it changes slowly and takes a second-order forward-mode pass,
+    which is made at every step until the trust region has learned from 20 (always, with
     `newton_trust_region`), at every tenth from then on, and where the slope after a step
     contradicts what is remembered. In between, a new direction is taken to bend as the last did.
+    At every tenth step the losses at the iterate and at two averages are compared as well.
+
+    Evaluate and deploy at `eval_params(state, params)`, the average over about the last tenth of
+    all iterates; go on training from `params`.
 
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
     is blamed, and the parameters return to the last good point; where they are bad there too, the
-    rule waits longer the next time. What stands before the rule in a chain must not keep a NaN, as
-    the averages of `optax.scale_by_adam` do; those of `adameka` do not.
+    rule waits longer the next time. Where the loss rises far above that at the average, the
+    parameters return to the average. Where the loss at the average rises itself, the problem is
+    taken for a new one and all is learned afresh. What stands before the rule in a chain must not
+    keep a NaN, as the averages of `optax.scale_by_adam` do; those of `adameka` do not.
 
     A second derivative that does not exist is replaced by that of the parabola which falls to a
     loss of 0. Where the given gradient is not that of `value_fn`, slopes are scaled to those of
     `value_fn`, and `metrics` shows the mismatch.
 
     Args:
-      acquisition: `"expected_improvement"`, `"probability_of_improvement"` (the published
-        choice), `"expected_decrease"`, or a callable such as `improvement_threshold(0.9)`.
+      acquisition: what the step maximizes within the trust region: None for its length;
+        `"expected_improvement"`, `"probability_of_improvement"` (the published choice),
+        `"expected_decrease"`, or a callable such as `improvement_threshold(0.9)`.
       trust_region: how far a line is believed; None is `adaptive_trust_region()`.
-        `newton_trust_region()` is the published choice.
+        `newton_trust_region()` is the published choice, which needs an acquisition.
       max_step_size: cap on α/‖d‖, or None; may be an array.
-      curvature_interval: steps from one measurement of the curvature to the next.
+      curvature_interval: steps from one measurement of the curvature, and from one comparison with
+        the averages, to the next.
       differentiation: `"auto"`: forward mode, or, for models without a forward-mode rule,
         differences of gradients; `"forward"`, `"reverse"` (reverse over reverse), `"differences"`.
       axis_name: axis of `shard_map`, `pmap` or `vmap` over which the batch is split into equal
@@ -133,7 +147,8 @@ def scale_by_expected_improvement(
 
     def init_fn(params: PyTree) -> ExpectedImprovementState:
         step = init_step(params, trust_region)
-        return ExpectedImprovementState(zeros_like(params), step)
+        horizon = init_horizon(params) if trust_region.averages else ()
+        return ExpectedImprovementState(zeros_like(params), horizon, step)
 
     def update_fn(
         updates, state, params=None, *, value_fn=None, value=None, grad=None, **extra_args
@@ -145,7 +160,7 @@ def scale_by_expected_improvement(
         grad = mean_gradient(value_fn, params, axis_name) if grad is None else grad
         grad = of_group(grad, updates)
         require_gradient(name, grad, params, complex_too=True)
-        # Observe; filter, believe, learn, decide; step.
+        # Observe; look back; filter, believe, learn, decide; step.
         observation = observe_step(
             value_fn,
             params,
@@ -157,24 +172,53 @@ def scale_by_expected_improvement(
             differentiation=differentiation,
             axis_name=axis_name,
         )
+        horizon, evidence = observe_horizon(
+            value_fn, params, state.horizon, state.step, curvature_interval, axis_name
+        )
         limit = step_limit(params, updates, observation, max_step_size)
-        step = choose(state.step, observation, limit, coarsest(params))
+        step = choose(state.step, observation, evidence, limit, coarsest(params))
         require_consistency(name, step.gradient_mismatch, MAX_MISMATCH)
-        return move(step, updates, params, state.params)
+        final, kept, horizon = move(step, updates, params, state.params, horizon, evidence)
+        return final, ExpectedImprovementState(kept, horizon, step)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def observe_horizon(
+    value_fn: ValueFn,
+    params: PyTree,
+    horizon: HorizonState | tuple[()],
+    step: StepState,
+    interval: jax.typing.ArrayLike,
+    axis_name: AxisName | None,
+) -> tuple[HorizonState | tuple[()], Evidence | None]:
+    """Look back at every so many steps, where the trust region learns from averages."""
+    if not isinstance(horizon, HorizonState):
+        return horizon, None
+    due = jax.lax.rem(step.count, jnp.asarray(interval, step.count.dtype)) == 0
+    return look_back(value_fn, params, horizon, due, axis_name)
+
+
 def step_chooser(
-    acquisition: AcquisitionName | Acquisition, trust_region: TrustRegion
+    acquisition: AcquisitionName | Acquisition | None, trust_region: TrustRegion
 ) -> Callable[..., StepState]:
     """Build the function of scalars that turns an observation into a step."""
     utility = resolve_acquisition(acquisition)
+    if utility is None and not trust_region.averages:
+        raise ValueError(
+            "mekax: expected an acquisition with a trust region that bounds steps and does not "
+            'choose them, got None. Pass acquisition="probability_of_improvement" (the published '
+            'choice) or "expected_improvement".'
+        )
 
     # Compiled once, so that an eager loop does not compile the maximizer anew at every step.
     @jax.jit
     def choose(
-        state: StepState, observation: Observation, limit: jax.Array, rounding: float
+        state: StepState,
+        observation: Observation,
+        evidence: Evidence | None,
+        limit: jax.Array,
+        rounding: float,
     ) -> StepState:
         # The line of the step made, α = 1 being the step itself: as predicted, and as seen.
         predicted = state.belief.rescaled(observation.distance)
@@ -187,11 +231,16 @@ def step_chooser(
         belief = observation.ahead._replace(value=value.mean, value_variance=value.variance)
         # learn
         trust = trust_region.update(
-            state.trust, outcome, seen, belief, observation.direction_norm, limit
+            state.trust, outcome, seen, belief, evidence, observation.direction_norm, limit
         )
         # decide
         radius = jnp.minimum(trust_region.radius(trust), limit)
-        distance = maximize_on_interval(lambda step: utility(belief, step), radius)
+        distance = radius
+        if utility is not None:
+            distance = maximize_on_interval(lambda step: utility(belief, step), radius)
+        if evidence is not None:  # the step from here is not made
+            distance = jnp.where(evidence.risen, 0.0, distance)
+            outcome = jnp.where(evidence.risen, Outcome.RETURNED, outcome).astype(jnp.int32)
 
         new = StepState(
             count=jnp.asarray(optax.safe_increment(state.count)),
@@ -234,6 +283,8 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
+    # After a return, what rounding left of the way is no step.
+    moved = jnp.where(chosen & (state.distance == 0), Outcome.NONE, moved)
     stayed = jnp.where(swallowed, Outcome.UNRESOLVED, Outcome.NONE)
     return jnp.where(distance > 0, moved, stayed).astype(jnp.int32)
 
@@ -322,17 +373,31 @@ def copy(tree: PyTree) -> PyTree:
 
 
 def move(
-    new: StepState, updates: PyTree, params: PyTree, last_good: PyTree
-) -> tuple[PyTree, ExpectedImprovementState]:
-    """Step along d = −updates; after a bad batch stay, after many return to the last good point."""
+    new: StepState,
+    updates: PyTree,
+    params: PyTree,
+    last_good: PyTree,
+    horizon: HorizonState | tuple[()],
+    evidence: Evidence | None,
+) -> tuple[PyTree, PyTree, HorizonState | tuple[()]]:
+    """Step along d = −updates, or return: to the last good point, or to the average.
+
+    Returns the update, the parameters from which the next displacement counts, and the averages.
+    """
     good = new.num_bad == 0
     back = new.outcome == Outcome.REJECTED
+    home = new.outcome == Outcome.RETURNED
+    destination = last_good
+    if isinstance(horizon, HorizonState) and evidence is not None:
+        average = optax.tree.cast_like(horizon.average.average, params)
+        destination = optax.tree.where(home, average, last_good)
+        horizon = follow(horizon, params, good, home, evidence.changed)
 
-    def leaf(update: jax.Array, p: jax.Array, before: jax.Array) -> jax.Array:
-        home = jnp.where(back, widen(before) - widen(p), 0.0)
-        return jnp.where(good, -new.step_size * widen(update), home)
+    def leaf(update: jax.Array, p: jax.Array, end: jax.Array) -> jax.Array:
+        way = jnp.where(back | home, widen(end) - widen(p), 0.0)
+        return jnp.where(good & ~home, -new.step_size * widen(update), way)
 
-    final = cast_like(jax.tree.map(leaf, updates, params, last_good), params)
+    final = cast_like(jax.tree.map(leaf, updates, params, destination), params)
     # `lax.cond` copies what it returns; `jnp.where` is one more kernel to compile for every leaf.
-    kept = branch(good, lambda: copy(params), lambda: copy(last_good))
-    return final, ExpectedImprovementState(kept, new)
+    kept = branch(good & ~home, lambda: copy(params), lambda: copy(destination))
+    return final, kept, horizon

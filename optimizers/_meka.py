@@ -23,7 +23,14 @@ from ._arguments import (
     require_value_fn,
     resolve_trust_region,
 )
-from ._expected_improvement import move, step_chooser, step_limit
+from ._expected_improvement import (
+    CURVATURE_INTERVAL,
+    move,
+    observe_horizon,
+    step_chooser,
+    step_limit,
+)
+from ._horizon import HorizonState, init_horizon
 from ._kalman_filter import (
     KalmanFilterState,
     Statistics,
@@ -45,14 +52,15 @@ from ._trust_region import TrustRegion, adaptive_trust_region
 
 
 class MekaState(NamedTuple):
-    """State of `meka`: gradient filter and step rule."""
+    """State of `meka`: gradient filter, averages of the iterates, and step rule."""
 
     filter: KalmanFilterState
+    horizon: HorizonState | tuple[()]
     step: StepState
 
 
 def meka(
-    acquisition: AcquisitionName | Acquisition = "expected_improvement",
+    acquisition: AcquisitionName | Acquisition | None = "expected_improvement",
     statistics: Statistics = "sketched",
     covariance: Covariance = "scalar",
     trust_region: TrustRegion | None = None,
@@ -126,7 +134,11 @@ def meka(
     options = (differentiation, axis_name)
 
     def init_fn(params: PyTree) -> MekaState:
-        return MekaState(init_kalman_filter(params, covariance), init_step(params, trust_region))
+        return MekaState(
+            init_kalman_filter(params, covariance),
+            init_horizon(params) if trust_region.averages else (),
+            init_step(params, trust_region),
+        )
 
     def update_fn(updates, state, params=None, *, value_fn=None, grad=None, **extra_args):
         del extra_args
@@ -151,11 +163,16 @@ def meka(
             value_fn, params, updates, state.filter, filtered, stats, finite, decay, options
         )
         mean = filtered.belief.mean
+        horizon, evidence = observe_horizon(
+            value_fn, params, state.horizon, state.step, CURVATURE_INTERVAL, axis_name
+        )
         limit = step_limit(params, mean, observation, max_step_size)
-        step = choose(state.step, observation, limit, coarsest(params))
+        step = choose(state.step, observation, evidence, limit, coarsest(params))
         require_consistency("meka", step.gradient_mismatch, MAX_MISMATCH)
-        updates, _ = move(step, mean, params, state.filter.params)
-        return updates, MekaState(select_filter(step.num_bad == 0, filtered, state.filter), step)
+        last_good = state.filter.params
+        updates, _, horizon = move(step, mean, params, last_good, horizon, evidence)
+        filtered = select_filter(step.num_bad == 0, filtered, state.filter)
+        return updates, MekaState(filtered, horizon, step)
 
     return masked(optax.GradientTransformationExtraArgs(init_fn, update_fn), mask)
 

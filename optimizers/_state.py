@@ -91,10 +91,13 @@ class ExpectedImprovementState(NamedTuple):
 
     Attributes:
       params: parameters at the last finite batch.
+      horizon: `HorizonState`, the averages of the iterates; () where the trust region has no use
+        for them.
       step: what the rule keeps, scalars.
     """
 
     params: PyTree
+    horizon: Any
     step: StepState
 
 

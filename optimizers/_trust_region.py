@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..curvature import LineBelief
+from ..curvature import LineBelief, ValueBelief
+from ._normal import absolute_mean
 
 _LOG_LIMIT = 60.0  # of the radius in units of the direction, either way
 _CURVATURE_WEIGHT = 0.1  # of the newest in the running magnitude of the curvature
 _BACKOFF_DECAY = 0.8
 _NEWTON_RATIO_GROWTH = 0.1
+_LOG_RETURN = 0.35  # by which a return to the average shortens log τ
 
 
 class Outcome(enum.IntEnum):
@@ -31,6 +33,7 @@ class Outcome(enum.IntEnum):
     | UNRESOLVED | nothing: rounding of the parameters swallowed the step                       |
     | SKIPPED    | something that is not finite: the batch is left out                          |
     | REJECTED   | the same, batch after batch: the step is taken back                          |
+    | RETURNED   | a loss far above that of the average: the parameters return there            |
     """
 
     NONE = 0
@@ -40,6 +43,22 @@ class Outcome(enum.IntEnum):
     UNRESOLVED = 4
     SKIPPED = 5
     REJECTED = 6
+    RETURNED = 7
+
+
+class Evidence(NamedTuple):
+    """What the averages say, by now; scalars.
+
+    Attributes:
+      difference: belief about D = ℓ(θ̃) − ℓ(θ̄), of the short average and the long one.
+      risen: whether the loss at the iterate lies so far above that of the long average that the
+        steps have done harm.
+      changed: whether the loss at the long average has itself risen: the problem is another one.
+    """
+
+    difference: ValueBelief
+    risen: jax.Array
+    changed: jax.Array
 
 
 class TrustRegion(NamedTuple):
@@ -49,17 +68,19 @@ class TrustRegion(NamedTuple):
       init: `dtype -> state`, a NamedTuple of scalars with the fields `count`, the steps that it has
         learned from (below 20 the curvature is measured at every step), and `radius`, where the
         last interval ended by what was learned.
-      update: `(state, outcome, observation, belief, direction_norm, limit) -> state` learns from
-        the last step. `observation` is the line of that step, α = 1 being the step; `belief` is the
-        line that lies ahead, per unit of length.
+      update: `(state, outcome, observation, belief, evidence, direction_norm, limit) -> state`
+        learns from the last step. `observation` is the line of that step, α = 1 being the step;
+        `belief` is the line that lies ahead, per unit of length; `evidence` is an `Evidence`.
       reject: `state -> state` after a step that was taken back.
       radius: `state -> length` at which the interval ends.
+      averages: whether it asks for evidence; otherwise no averages are kept, and it gets None.
     """
 
     init: Callable[[Any], Any]
     update: Callable[..., Any]
     reject: Callable[[Any], Any]
     radius: Callable[[Any], jax.Array]
+    averages: bool = False
 
 
 def newton_length(slope: jax.Array, curvature: jax.Array) -> jax.Array:
@@ -111,8 +132,8 @@ def newton_trust_region(max_newton_ratio: float = 3.0) -> TrustRegion:
         radius, magnitude = (jnp.zeros((), dtype) for _ in range(2))
         return NewtonState(count, radius, magnitude, steps)
 
-    def update(state, outcome, observation, belief, direction_norm, limit):
-        del outcome, observation, direction_norm, limit
+    def update(state, outcome, observation, belief, evidence, direction_norm, limit):
+        del outcome, observation, evidence, direction_norm, limit
         steps = state.steps + 1
         magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
         radius = max_newton_ratio * newton_length(belief.slope, bound)
@@ -149,33 +170,44 @@ class AdaptiveState(NamedTuple):
 
 
 def adaptive_trust_region(
-    target_ratio: float = 0.1,
-    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 2 / (count + 10),
-    averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 100 / (count + 100),
-    initial_newton_ratio: float = 0.3,
+    least_ratio: float = 0.0,
+    most_ratio: float = 0.6,
+    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 3 / (count + 15),
+    averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 50 / (count + 50),
+    initial_newton_ratio: float = 0.4,
     max_newton_ratio: float = 3.0,
 ) -> TrustRegion:
-    """Close the loop on the slope that a fresh batch finds after the step.
+    """Hold the slope after the step between the minimum of its line and the edge of stability.
 
-        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 2/(k + 10),   ρ = 0.1
+        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 3/(k + 15)
+        ρ = ρ₀ + (ρ₁ − ρ₀) E[(−D)⁺]/E|D|,                      ρ₀ = 0,   ρ₁ = 0.6
 
     s = g·δ is what the batch after a step δ finds along it, h = δ·Bδ its curvature, k counts such
-    steps and ⟨·⟩ averages them with the weight 100/(k + 100). A step up to the minimum of its line
-    leaves s = 0; the aim is a little beyond it. As the averages cover a part of all steps, the
-    fraction stays informative where one batch sees mostly noise, and τ falls like a power of k.
+    steps and ⟨·⟩ averages them with the weight 50/(k + 50). A step up to the minimum of its line
+    leaves s = 0; one of twice that length, beyond which steps grow from one to the next, leaves
+    s = h/2.
+
+    Between the two decides D, the loss at a short average of the iterates less that at a long one:
+    D < 0 says that the long average lags behind, and steps may grow to the edge and a little over
+    it, where curvature gives way; D > 0 says that noise rules even in the average, and steps shrink
+    to the minimum of the line. E[(−D)⁺]/E|D|, the expected improvement of going on as a part of
+    all that is expected to change, is ½ while nothing is known of D, and 0 or 1 once it is sure.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
-    τ is 0.3 Newton steps −s/h of the line ahead. No step exceeds min(1 + k/10, 3) of them, with the
+    τ is 0.4 Newton steps −s/h of the line ahead. No step exceeds min(1 + k/10, 3) of them, with the
     lower end min(s, 0) − √p of the slope. There, h is the larger of the newest curvature and its
     running magnitude: never negative, never suddenly small.
 
     A step that something kept short says nothing for a longer one. One of which rounding leaves
     nothing asks for the longest there is. One that is taken back halves the interval for about ten
-    steps.
+    steps. A return to the average shortens τ by three tenths. Where the problem has changed, all
+    that was learned is forgotten.
 
     Args:
-      target_ratio: ρ, the slope after the step that is aimed at, as a part of its curvature.
+      least_ratio: ρ₀, the slope after the step that is aimed at where noise rules, as a part of
+        its curvature.
+      most_ratio: ρ₁, the same where progress rules.
       adaptation_gain: η, how far the k-th step moves log τ, at most.
       averaging_weight: of the k-th step in the averages of slope and curvature.
       initial_newton_ratio: first radius in Newton steps: the curvature measured at the start is no
@@ -187,10 +219,11 @@ def adaptive_trust_region(
 
     Example:
       >>> from mekax.optimizers import adameka, adaptive_trust_region
-      >>> tx = adameka(trust_region=adaptive_trust_region(target_ratio=0.2))
+      >>> tx = adameka(trust_region=adaptive_trust_region(most_ratio=0.5))
 
     Source: Robbins & Monro (1951) for the gain; blackjax and Hoffman & Gelman (2014), arXiv
-    1111.4246, section 3.2, for a step size by stochastic approximation of its logarithm.
+    1111.4246, section 3.2, for a step size by stochastic approximation of its logarithm; Cohen et
+    al. (2021), arXiv 2103.00065, for training at the edge of stability.
     """
 
     def init(dtype: Any) -> AdaptiveState:
@@ -203,15 +236,22 @@ def adaptive_trust_region(
         outcome: jax.Array,
         observation: LineBelief,
         belief: LineBelief,
+        evidence: Evidence,
         direction_norm: jax.Array,
         limit: jax.Array,
     ) -> AdaptiveState:
+        fresh = init(state.radius.dtype)
+        state = jax.tree.map(lambda new, old: jnp.where(evidence.changed, new, old), fresh, state)
+        # The step that led to where the problem has changed says nothing of the new one.
+        outcome = jnp.where(evidence.changed, Outcome.NONE, outcome)
         taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
         unresolved = outcome == Outcome.UNRESOLVED
         weight = jnp.where(taken, averaging_weight(state.count), 0.0)
         slope = state.slope + weight * (observation.slope - state.slope)
         curvature = state.curvature + weight * (observation.curvature - state.curvature)
-        error = slope - target_ratio * jnp.maximum(curvature, 0.0)
+        progress = improvement_share(evidence.difference)
+        target = least_ratio + (most_ratio - least_ratio) * progress
+        error = slope - target * jnp.maximum(curvature, 0.0)
         scale = jnp.abs(slope) + jnp.abs(curvature)
         error = error / jnp.where(scale > 0, scale, 1.0)
         error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
@@ -223,6 +263,7 @@ def adaptive_trust_region(
         count = jnp.maximum(state.count + jnp.where(taken, 1, 0) - others, unresolved)
         adapted = state.log_radius - adaptation_gain(count) * error
         log_radius = jnp.where(taken | unresolved, adapted, state.log_radius)
+        log_radius -= jnp.where(evidence.risen, _LOG_RETURN, 0.0)
 
         steps = state.steps + 1
         magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
@@ -254,7 +295,13 @@ def adaptive_trust_region(
     def radius(state: AdaptiveState) -> jax.Array:
         return jnp.minimum(state.radius * jnp.exp2(-state.backoff), state.newton_limit)
 
-    return TrustRegion(init, update, reject, radius)
+    return TrustRegion(init, update, reject, radius, averages=True)
+
+
+def improvement_share(difference: ValueBelief) -> jax.Array:
+    """Expected improvement E[(−D)⁺] as a part of all that is expected to change, E|D|; ½ of 0/0."""
+    scale = absolute_mean(difference.mean, difference.variance)
+    return 0.5 * (1 - difference.mean / jnp.where(scale > 0, scale, 1.0))
 
 
 def _curvature_bound(

@@ -13,6 +13,7 @@ from ...optimizers import (
     scale_by_kalman_filter,
     warm_start,
 )
+from .blind import certain, of_mean_loss
 from .look_ahead import look_ahead
 from .newton_steps import newton_steps
 from .replayed import replayed
@@ -24,12 +25,14 @@ from .trust_region_budget import within_budget
 __all__ = [
     "adameka",
     "adaptive_trust_region",
+    "certain",
     "contrib",
     "improvement_threshold",
     "look_ahead",
     "meka",
     "newton_steps",
     "newton_trust_region",
+    "of_mean_loss",
     "optax",
     "replayed",
     "scale_by_expected_improvement",

@@ -1,0 +1,35 @@
+"""The rule without a part of what it knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from ...optimizers import TrustRegion
+
+
+def certain(trust_region: TrustRegion) -> TrustRegion:
+    """A trust region that takes the difference between the averages for certain."""
+
+    def update(state: Any, outcome: Any, observation: Any, belief: Any, evidence: Any, *rest: Any):
+        difference = evidence.difference
+        difference = difference._replace(variance=jnp.zeros_like(difference.variance))
+        evidence = evidence._replace(difference=difference)
+        return trust_region.update(state, outcome, observation, belief, evidence, *rest)
+
+    return trust_region._replace(update=update)
+
+
+def of_mean_loss(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation that sees the mean of the losses alone, and so no variance of any kind."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, value_fn: Any, **extra_args: Any):
+        return tx.update(
+            updates, state, params, value_fn=lambda p: jnp.mean(value_fn(p)), **extra_args
+        )
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -1,0 +1,177 @@
+"""What two averages of the iterates say of the steps behind them: does progress rule, or noise?"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from ..curvature import AxisName, ValueBelief, ValueFn, correct_value, mean_and_variance
+from ..curvature._mapped_axis import as_local
+from ..curvature._tree import PyTree, finite_scalars, real_dtype, safe_sqrt, widen, zeros_like
+from ..curvature._validation import per_example_losses
+from ._average import AverageState, average_weight
+from ._observation import branch, cast_like
+from ._trust_region import Evidence
+
+_RECENT = 4.0  # the short average spans so much less than the long one
+_SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
+_CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
+_LARGE = 10.0  # multiples of what the loss usually is away from that of the average
+_USUAL = 5.0  # that is averaged over so much less than the long average
+_EARLY = 50  # iterates, before which the average is no place to return to
+
+
+class HorizonState(NamedTuple):
+    """Two averages of the iterates, and what is known of the losses there.
+
+    Attributes:
+      average: θ̄, over about the last tenth of all iterates: where to evaluate.
+      recent: θ̃, over about the last fortieth.
+      difference: belief about D = ℓ(θ̃) − ℓ(θ̄), filtered; a variance of 0 before any.
+      level: belief about ℓ(θ̄), filtered.
+      usual: |ℓ(θ) − ℓ(θ̄)|, averaged: the scale on which a rise is large.
+      surprises: looks in a row at which ℓ(θ̄) lay above what was believed, int32.
+    """
+
+    average: AverageState
+    recent: PyTree
+    difference: ValueBelief
+    level: ValueBelief
+    usual: jax.Array
+    surprises: jax.Array
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Scalars for `mekax.optimizers.metrics`, where they are explained."""
+        return {
+            "average_gap": self.difference.mean,
+            "average_gap_std": safe_sqrt(self.difference.variance),
+        }
+
+
+def init_horizon(params: PyTree) -> HorizonState:
+    """Build the state before the first step."""
+    dtype = real_dtype(*jax.tree.leaves(params))
+
+    return HorizonState(
+        average=AverageState(jnp.zeros((), jnp.int32), zeros_like(params, wide=True)),
+        recent=zeros_like(params, wide=True),
+        difference=_unknown(dtype),
+        level=_unknown(dtype),
+        usual=jnp.zeros((), dtype),
+        surprises=jnp.zeros((), jnp.int32),
+    )
+
+
+def look_back(
+    value_fn: ValueFn,
+    params: PyTree,
+    state: HorizonState,
+    due: jax.Array,
+    axis_name: AxisName | None,
+) -> tuple[HorizonState, Evidence]:
+    """Compare the losses of a batch at both averages and at the iterate, where that is due.
+
+        D = mean_i [ℓ_i(θ̃) − ℓ_i(θ̄)],    with its variance over the examples, then filtered
+
+    D < 0: the long average lags behind, and progress rules; D > 0: noise rules even in the average.
+    Differences are paired by example, so their variance is that of what differs.
+    """
+    first = state.average.count == 0
+    unseen = (jnp.zeros(3, state.usual.dtype), jnp.zeros(3, state.usual.dtype))
+
+    def compare() -> tuple[jax.Array, jax.Array]:
+        def point(average: PyTree) -> PyTree:
+            return optax.tree.where(first, params, optax.tree.cast_like(average, params))
+
+        points = [params, point(state.recent), point(state.average.average)]
+        here, recent, average = losses_at(value_fn, points, axis_name)
+        seen = jnp.stack((recent - average, here - average, average), axis=-1)
+        return cast_like(mean_and_variance(seen, axis_name), unseen)
+
+    mean, variance = branch(due, compare, lambda: unseen)
+    gap, excess, level = (ValueBelief(mean[i], variance[i]) for i in range(3))
+    known = due & ~first & finite_scalars((gap, excess, level))
+    settled = known & (state.average.count >= _EARLY)
+
+    risen = settled & (
+        excess.mean > jnp.maximum(_SIGNIFICANT * safe_sqrt(excess.variance), _LARGE * state.usual)
+    )
+    deviation = safe_sqrt(level.variance + state.level.variance)
+    surprise = settled & (
+        level.mean - state.level.mean > jnp.maximum(_CERTAIN * deviation, state.usual)
+    )
+    surprises = jnp.where(surprise, state.surprises + 1, 0)
+    changed = surprises >= 2
+    weight = jnp.where(known & ~risen, average_weight(state.average.count, _USUAL), 0.0)
+    new = state._replace(
+        difference=optax.tree.where(known, _filtered(state.difference, gap), state.difference),
+        level=optax.tree.where(known & ~surprise, _filtered(state.level, level), state.level),
+        usual=state.usual + weight * (jnp.where(known, jnp.abs(excess.mean), 0.0) - state.usual),
+        surprises=jnp.where(due, surprises, state.surprises),
+    )
+    dtype = state.usual.dtype
+    afresh = state._replace(
+        difference=_unknown(dtype),
+        level=_unknown(dtype),
+        usual=jnp.zeros((), dtype),
+        surprises=jnp.zeros((), jnp.int32),
+    )
+    new = cast_like(optax.tree.where(changed, afresh, new), state)
+    return new, Evidence(new.difference, risen & ~changed, changed)
+
+
+def _unknown(dtype: Any) -> ValueBelief:
+    # Every leaf is an array of its own: shared ones cannot be donated.
+    return ValueBelief(jnp.zeros((), dtype), jnp.zeros((), dtype))
+
+
+def _filtered(belief: ValueBelief, seen: ValueBelief) -> ValueBelief:
+    """Correct a belief by what a batch shows; one of no variance is none yet."""
+    corrected, _ = correct_value(belief, seen.mean, seen.variance)
+    return optax.tree.where(belief.variance > 0, corrected, seen)
+
+
+def losses_at(
+    value_fn: ValueFn, points: list[PyTree], axis_name: AxisName | None
+) -> list[jax.Array]:
+    """Per-example losses of one batch at several parameters."""
+    losses = per_example_losses(value_fn)
+    points = as_local(points, axis_name)
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(points)):
+        return [widen(losses(point)) for point in points]
+    # A loop, so that the model is compiled once and not once for each.
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
+    return list(jax.lax.map(lambda point: widen(losses(point)), stacked))
+
+
+def follow(
+    state: HorizonState, params: PyTree, good: jax.Array, home: jax.Array, fresh: jax.Array
+) -> HorizonState:
+    """Take an iterate into the averages.
+
+        θ̄ ← θ̄ + 10/(k + 10) (θ − θ̄),    θ̃ ← θ̃ + 40/(k + 40) (θ − θ̃)
+
+    Args:
+      state: the averages.
+      params: θ.
+      good: whether the iterate is taken in.
+      home: whether training returns to θ̄, from where θ̃ starts again.
+      fresh: whether the averages start again at θ.
+    """
+    count = jnp.where(fresh, 0, state.average.count)
+    taken = good & ~home
+    long = average_weight(count)
+    short = average_weight(count, _RECENT)
+    mean = jax.tree.map(
+        lambda a, p: jnp.where(taken, a + long * (p - a), a), state.average.average, widen(params)
+    )
+    recent = jax.tree.map(
+        lambda a, p, m: jnp.where(taken, a + short * (p - a), jnp.where(good & home, m, a)),
+        state.recent,
+        widen(params),
+        state.average.average,
+    )
+    count = jnp.where(taken, jnp.asarray(optax.safe_increment(count)), state.average.count)
+    return state._replace(average=AverageState(count, mean), recent=recent)
