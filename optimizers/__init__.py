@@ -16,11 +16,18 @@ from ._kalman_filter import scale_by_kalman_filter
 from ._meka import meka
 from ._metrics import metrics
 from ._nnx import nnx_value_fn
-from ._trust_region import Outcome, TrustRegion, adaptive_trust_region, newton_trust_region
+from ._trust_region import (
+    Evidence,
+    Outcome,
+    TrustRegion,
+    adaptive_trust_region,
+    newton_trust_region,
+)
 from ._warm_start import warm_start
 
 __all__ = [
     "Acquisition",
+    "Evidence",
     "Outcome",
     "TrustRegion",
     "adameka",

@@ -1,0 +1,122 @@
+"""What the averages of the iterates do for the rule: where to evaluate, a way back, a new start."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from mekax.optimizers import Outcome, adameka, eval_params, meka, metrics, newton_trust_region
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(256, 6)), jnp.float32)
+Y = jnp.sin(X.sum(1)) + 0.3 * jnp.asarray(RNG.normal(size=256), jnp.float32)
+PARAMS = {
+    "w": jnp.asarray(0.5 * RNG.normal(size=(6, 16)), jnp.float32),
+    "v": jnp.asarray(0.3 * RNG.normal(size=16), jnp.float32),
+}
+
+
+def losses(params, x, y):
+    return (jnp.tanh(x @ params["w"]) @ params["v"] - y) ** 2
+
+
+def trained(tx, params, state, steps, targets=Y, start=0, scalar=False):
+    """Train on batches of 32; the parameters, the state, and by step the iterates and outcomes."""
+
+    @jax.jit
+    def run(params, state):
+        def step(carry, key):
+            params, state = carry
+            rows = jax.random.choice(key, 256, (32,))
+
+            def value_fn(p):
+                values = losses(p, X[rows], targets[rows])
+                return values.mean() if scalar else values
+
+            grads = jax.grad(lambda p: value_fn(p).mean())(params)
+            updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
+            known = {name: metrics(state)[name] for name in ("outcome", "num_adaptations")}
+            return (optax.apply_updates(params, updates), state), (params, known)
+
+        keys = jax.random.split(jax.random.key(start), steps)
+        return jax.lax.scan(step, (params, state), keys)
+
+    (params, state), (iterates, known) = run(params, state)
+    return params, state, iterates, known
+
+
+@pytest.fixture(scope="module")
+def adam():
+    tx = adameka()
+    return tx, *trained(tx, PARAMS, tx.init(PARAMS), 600)
+
+
+def loss(params, targets=Y):
+    return float(jnp.mean(losses(params, X, targets)))
+
+
+def test_the_rule_keeps_the_average_of_the_iterates(adam):
+    _, params, state, iterates, known = adam
+    assert Outcome.RETURNED not in known["outcome"]
+    average = np.zeros((6, 16))
+    for k, w in enumerate(np.asarray(iterates["w"], np.float64)):
+        average += 10 / (k + 10) * (w - average)
+    np.testing.assert_allclose(eval_params(state, params)["w"], average, atol=1e-5)
+    assert loss(eval_params(state, params)) < loss(params)
+
+
+def test_there_is_no_average_where_the_trust_region_has_no_use_for_it():
+    tx = meka("probability_of_improvement", trust_region=newton_trust_region())
+    assert eval_params(tx.init(PARAMS), PARAMS) is PARAMS
+
+
+def test_what_a_mask_holds_is_in_no_average():
+    tx = adameka(mask={"w": True, "v": False})
+    params, state, _, _ = trained(tx, PARAMS, tx.init(PARAMS), 30)
+    average = eval_params(state, params)
+    np.testing.assert_array_equal(average["v"], PARAMS["v"])
+    assert np.any(average["w"] != params["w"])
+
+
+def test_a_loss_that_rises_far_returns_to_the_average(adam):
+    """Somebody throws the parameters far away; the rule brings them back."""
+    tx, params, state, _, _ = adam
+    thrown = jax.tree.map(lambda p: 3 * p, params)
+    assert loss(thrown) > 10 * loss(params)
+    back, state, _, known = trained(tx, thrown, state, 12, start=1)
+    assert np.sum(np.asarray(known["outcome"]) == Outcome.RETURNED) == 1
+    assert loss(back) < 2 * loss(params)  # the average has seen ten of those iterates
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_a_new_problem_is_learned_as_fast_as_by_a_new_optimizer(adam, scalar):
+    """Other targets after 600 steps: noticed, and within 1.3 of a fresh state."""
+    tx, params, state, _, _ = adam
+    targets = jnp.cos(2 * X[:, 0]) - 2
+    new, state, _, known = trained(tx, params, state, 200, targets, start=2, scalar=scalar)
+    fresh, other, _, _ = trained(tx, params, tx.init(params), 200, targets, start=2, scalar=scalar)
+    assert int(known["num_adaptations"][-1]) < 200
+    found = loss(eval_params(state, new), targets)
+    assert found < 1.3 * loss(eval_params(other, fresh), targets)
+
+
+@pytest.mark.parametrize(("spread", "sign"), [(0.0, -1), (3.0, 1)], ids=["progress", "noise"])
+def test_progress_leaves_the_long_average_behind_and_noise_the_short_one(spread, sign):
+    """On a bowl: D < 0 while the loss falls without noise, D > 0 where noise alone is left."""
+    tx, params = adameka(), {"w": jnp.full((4,), 10.0 if sign < 0 else 0.0)}
+
+    @jax.jit
+    def step(params, state, key):
+        centers = spread * jax.random.normal(key, (8, 4))
+
+        def value_fn(p):
+            return jnp.sum((p["w"] - centers) ** 2, axis=1)
+
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for key in jax.random.split(jax.random.key(0), 31 if sign < 0 else 301):
+        params, state = step(params, state, key)
+    assert np.sign(float(metrics(state)["average_gap"])) == sign
