@@ -610,8 +610,11 @@ def _sentences(workloads: Mapping[str, Rows], jobs: Sequence[Mapping[str, Any]])
         mine = [job for job in jobs if job["optimizer"] == row.name]
         if mine:
             seconds = sum(job["timing"]["training_seconds"] for job in mine)
-            settings = len({row.label(run["setting"]) for run in mine[0]["runs"]})
-            found.append(f"The sweep of {row.name}: {settings} settings, {seconds:,.0f} s in all.")
+            settings = sum(len({row.label(run["setting"]) for run in job["runs"]}) for job in mine)
+            found.append(
+                f"The sweep of {row.name}: {settings} settings on {len(mine)} workloads, "
+                f"{seconds:,.0f} s in all."
+            )
     edges = [
         f"{row.label} on {name} ({row.setting.partition(':')[2]})"
         for name, rows in workloads.items()

@@ -105,7 +105,7 @@ PROFILES = {
         timing_rounds=3,
     ),
     "standard": Profile(
-        description="three hours on two cores",
+        description="up to three hours on two cores",
         sizes={
             "quadratic": Size(4096, _CLASSIC),
             "mnist-logistic-noisy": Size(16_384, _CLASSIC),
