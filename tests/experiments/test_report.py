@@ -29,7 +29,7 @@ def job(optimizer, runs, step_seconds=1.0):
     run, iterate, step, loss, accuracy = (list(column) for column in zip(*rows, strict=True))
     return {
         "workload": "digits-32",
-        "problem": "digits",
+        "problem": "mnist",
         "batch_size": 32,
         "inputs": {"steps": 40},
         "optimizer": optimizer,
@@ -116,8 +116,8 @@ def test_a_best_setting_at_the_edge_has_no_ratio(rows):
 
 def test_ratios_are_of_what_is_above_the_floor(monkeypatch):
     """With a floor of 0.9, losses of 1 and 1.1 are twice apart; without one, a tenth."""
-    entry = dataclasses.replace(PROBLEMS["digits"], floor=0.9)
-    monkeypatch.setitem(PROBLEMS, "digits", entry)
+    entry = dataclasses.replace(PROBLEMS["mnist"], floor=0.9)
+    monkeypatch.setitem(PROBLEMS, "mnist", entry)
     ours = job("adameka", [run({}, seed, [4.0, 2.0, 1.3, 1.1]) for seed in (0, 1, 2)])
     workloads = report.rows_of([ADAM, ours])
     rows = workloads["digits-32"]
@@ -315,15 +315,15 @@ def test_variations_are_compared_with_what_they_vary():
         ]
         return job(optimizer, runs)
 
-    jobs = [OURS, varied("adameka-target-0", 1.5), varied("meka-diagonal", 1.0)]
+    jobs = [OURS, varied("adameka-averaging-none", 1.5), varied("meka-diagonal", 1.0)]
     workloads = report.rows_of(jobs)
     rows = workloads["digits-32"]
-    assert report.to_ours("adameka-target-0", rows) == pytest.approx(Interval(1.5, 1.5, 1.5))
-    average = report.to_ours("adameka-target-0+average", rows)
+    assert report.to_ours("adameka-averaging-none", rows) == pytest.approx(Interval(1.5, 1.5, 1.5))
+    average = report.to_ours("adameka-averaging-none+average", rows)
     assert average == pytest.approx(Interval(3.0, 3.0, 3.0))
     assert report.to_ours("meka-diagonal", rows) is None  # there is no meka
     table = report.ablation_table(workloads)
-    assert table.loc["adameka-target-0", "digits-32"] == "1.5"
+    assert table.loc["adameka-averaging-none", "digits-32"] == "1.5"
     assert table.loc["meka-diagonal", "digits-32"] == "–"
     assert report.ablation_table(report.rows_of([OURS])).empty
 
