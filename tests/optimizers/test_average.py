@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mekax.optimizers import adameka, average_iterates, eval_params, meka
+from mekax.optimizers import adameka, average_iterates, eval_params
 
 
 def averaged(iterates):
@@ -50,7 +50,7 @@ def test_averages_out_noise():
 
 def test_is_found_wherever_it_is_kept():
     params = {"w": jnp.ones(2)}
-    assert eval_params(meka().init(params), params) is params
+    assert eval_params(optax.adam(0.1).init(params), params) is params
     tx = optax.inject_hyperparams(
         lambda cap: optax.chain(adameka(max_step_size=cap), average_iterates())
     )(cap=1.0)
