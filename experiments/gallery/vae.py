@@ -67,7 +67,7 @@ def _start(tx, key):
 
 def _parts(carry):
     model, optimizer = carry
-    return nnx.pure(nnx.state(model, nnx.Param)), nnx.as_pure(optimizer.opt_state)
+    return nnx.as_pure(nnx.state(model, nnx.Param)), nnx.as_pure(optimizer.opt_state)
 
 
 def program() -> Program:
