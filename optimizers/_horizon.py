@@ -19,7 +19,7 @@ _RECENT = 4.0  # the short average spans so much less than the long one
 _SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
 _CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
 _LARGE = 10.0  # multiples of what the loss usually is away from that of the average
-_USUAL = 5.0  # that is averaged over so much less than the long average
+_LOOKS = 5.0  # what looks show is averaged over a fifth of them, as one is made in ten steps
 _EARLY = 50  # iterates, before which the average is no place to return to
 
 
@@ -29,8 +29,8 @@ class HorizonState(NamedTuple):
     Attributes:
       average: θ̄, over about the last tenth of all iterates: where to evaluate.
       recent: θ̃, over about the last fortieth.
-      difference: belief about D = ℓ(θ̃) − ℓ(θ̄), filtered; a variance of 0 before any.
-      level: belief about ℓ(θ̄), filtered.
+      difference: belief about D = ℓ(θ̃) − ℓ(θ̄), an average over about the last fifth of all looks.
+      level: belief about ℓ(θ̄), filtered; a variance of 0 before any.
       usual: |ℓ(θ) − ℓ(θ̄)|, averaged: the scale on which a rise is large.
       surprises: looks in a row at which ℓ(θ̄) lay above what was believed, int32.
     """
@@ -73,10 +73,13 @@ def look_back(
 ) -> tuple[HorizonState, Evidence]:
     """Compare the losses of a batch at both averages and at the iterate, where that is due.
 
-        D = mean_i [ℓ_i(θ̃) − ℓ_i(θ̄)],    with its variance over the examples, then filtered
+        D ← D + w (mean_i [ℓ_i(θ̃) − ℓ_i(θ̄)] − D),    V ← (1 − w)² V + w² Var_i[ℓ_i(θ̃) − ℓ_i(θ̄)]/n
+
+    with w = 50/(k + 50).
 
     D < 0: the long average lags behind, and progress rules; D > 0: noise rules even in the average.
-    Differences are paired by example, so their variance is that of what differs.
+    Differences are paired by example, so their variance is that of what differs. At the start all
+    averages are one, and D is 0 for certain.
     """
     first = state.average.count == 0
     unseen = (jnp.zeros(3, state.usual.dtype), jnp.zeros(3, state.usual.dtype))
@@ -104,11 +107,14 @@ def look_back(
     )
     surprises = jnp.where(surprise, state.surprises + 1, 0)
     changed = surprises >= 2
-    weight = jnp.where(known & ~risen, average_weight(state.average.count, _USUAL), 0.0)
+    weight = average_weight(state.average.count, _LOOKS)
+    away = jnp.where(known & ~risen, jnp.abs(excess.mean) - state.usual, 0.0)
     new = state._replace(
-        difference=optax.tree.where(known, _filtered(state.difference, gap), state.difference),
+        difference=optax.tree.where(
+            known, _averaged(state.difference, gap, weight), state.difference
+        ),
         level=optax.tree.where(known & ~surprise, _filtered(state.level, level), state.level),
-        usual=state.usual + weight * (jnp.where(known, jnp.abs(excess.mean), 0.0) - state.usual),
+        usual=state.usual + weight * away,
         surprises=jnp.where(due, surprises, state.surprises),
     )
     dtype = state.usual.dtype
@@ -125,6 +131,14 @@ def look_back(
 def _unknown(dtype: Any) -> ValueBelief:
     # Every leaf is an array of its own: shared ones cannot be donated.
     return ValueBelief(jnp.zeros((), dtype), jnp.zeros((), dtype))
+
+
+def _averaged(belief: ValueBelief, seen: ValueBelief, weight: jax.Array) -> ValueBelief:
+    """Average what batches show, each of them independent; the variance is that of the average."""
+    return ValueBelief(
+        belief.mean + weight * (seen.mean - belief.mean),
+        jnp.square(1 - weight) * belief.variance + jnp.square(weight) * seen.variance,
+    )
 
 
 def _filtered(belief: ValueBelief, seen: ValueBelief) -> ValueBelief:

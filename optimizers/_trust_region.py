@@ -170,8 +170,8 @@ class AdaptiveState(NamedTuple):
 
 
 def adaptive_trust_region(
-    least_ratio: float = 0.0,
-    most_ratio: float = 0.6,
+    least_ratio: float = -0.1,
+    most_ratio: float = 0.7,
     adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 3 / (count + 15),
     averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 50 / (count + 50),
     initial_newton_ratio: float = 0.4,
@@ -180,7 +180,7 @@ def adaptive_trust_region(
     """Hold the slope after the step between the minimum of its line and the edge of stability.
 
         log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 3/(k + 15)
-        ρ = ρ₀ + (ρ₁ − ρ₀) E[(−D)⁺]/E|D|,                      ρ₀ = 0,   ρ₁ = 0.6
+        ρ = ρ₀ + (ρ₁ − ρ₀) E[(−D)⁺]/E|D|,                      ρ₀ = −0.1,   ρ₁ = 0.7
 
     s = g·δ is what the batch after a step δ finds along it, h = δ·Bδ its curvature, k counts such
     steps and ⟨·⟩ averages them with the weight 50/(k + 50). A step up to the minimum of its line
@@ -190,8 +190,9 @@ def adaptive_trust_region(
     Between the two decides D, the loss at a short average of the iterates less that at a long one:
     D < 0 says that the long average lags behind, and steps may grow to the edge and a little over
     it, where curvature gives way; D > 0 says that noise rules even in the average, and steps shrink
-    to the minimum of the line. E[(−D)⁺]/E|D|, the expected improvement of going on as a part of
-    all that is expected to change, is ½ while nothing is known of D, and 0 or 1 once it is sure.
+    until they end just short of the minimum of the line. E[(−D)⁺]/E|D|, the expected improvement of
+    going on as a part of all that is expected to change, is ½ while nothing is known of D, and 0 or
+    1 once it is sure.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from ...optimizers import adameka, average_iterates, eval_params
+from ...optimizers import adameka, eval_params
 from .program import Program, Step
 
 THEIRS, ADAM, OURS = "theirs", "adam", "adameka"  # whose optimizers there are
@@ -48,7 +48,7 @@ def train(program: Program, steps: int, seeds: int, adam: bool = True) -> Result
     """
     contenders: dict[str, tuple[Any, Step]] = {
         THEIRS: (program.optimizer(steps), program.theirs),
-        OURS: (optax.chain(adameka(), average_iterates()), program.ours),
+        OURS: (adameka(), program.ours),
     }
     if adam:
         contenders[ADAM] = (optax.adam(1e-3), program.theirs)

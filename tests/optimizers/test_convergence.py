@@ -47,7 +47,10 @@ MAKERS = {
     "warm_start": lambda: warm_start(1e-3, 10, adameka()),
     "adam+rule": lambda: optax.chain(optax.scale_by_adam(), scale_by_expected_improvement()),
     "momentum+rule": lambda: optax.chain(optax.trace(0.9), scale_by_expected_improvement()),
-    "filter+rule": lambda: optax.chain(scale_by_kalman_filter(), scale_by_expected_improvement()),
+    # Without momentum, what lies ahead of a step is its line and no more.
+    "filter+rule": lambda: optax.chain(
+        scale_by_kalman_filter(), scale_by_expected_improvement("expected_improvement")
+    ),
 }
 
 

@@ -48,8 +48,8 @@ def test_first_step_is_a_part_of_the_newton_step(acquisition):
         # Any decrease is certain without noise, so every step in the interval is as good.
         assert 0 < float(params[0]) < 2.0
     else:
-        assert float(params[0]) == pytest.approx(2 - 0.3 * 2, rel=1e-3)
-        assert float(metrics(state)["step_size"]) == pytest.approx(0.3 / 6, rel=1e-3)
+        assert float(params[0]) == pytest.approx(2 - 0.4 * 2, rel=1e-3)
+        assert float(metrics(state)["step_size"]) == pytest.approx(0.4 / 6, rel=1e-3)
         assert abs(float(final[0])) < 1e-3
 
 
@@ -94,7 +94,7 @@ def noisy_steps(trust_region, steps=300):
     """Gradients that are almost all noise: a rule must learn to distrust its slope."""
     rng = np.random.default_rng(0)
     noise = jnp.asarray(rng.normal(size=(steps, 8, 20)), jnp.float32)
-    tx = scale_by_expected_improvement(trust_region=trust_region)
+    tx = scale_by_expected_improvement("expected_improvement", trust_region)
 
     def step(carry, xi):
         params, state = carry
@@ -121,6 +121,11 @@ def test_the_radius_falls_where_slopes_are_noise():
     assert np.mean(calm[-50:]) < 0.25 * np.mean(wild[-50:])
 
 
+def test_a_trust_region_that_only_bounds_steps_needs_an_acquisition():
+    with pytest.raises(ValueError, match=r"expected an acquisition .* got None. Pass acquisition="):
+        adameka(trust_region=newton_trust_region())
+
+
 def test_steps_of_others_do_not_move_the_radius():
     tx = meka()
     params = jnp.array([4.0])
@@ -129,7 +134,7 @@ def test_steps_of_others_do_not_move_the_radius():
         _, state = tx.update(2 * params, state, params, value_fn=lambda p: jnp.sum(p**2))
         params = params - 0.01 * 2 * params  # far shorter than the steps proposed
     assert int(metrics(state)["num_adaptations"]) == 0
-    assert float(metrics(state)["radius"]) == pytest.approx(0.3 * 0.5, rel=1e-3)  # of a/h = 1/2
+    assert float(metrics(state)["radius"]) == pytest.approx(0.4 * 0.5, rel=1e-3)  # of a/h = 1/2
 
 
 # Adam's ε is absolute, so that losses with gradients near it are not those of other units.

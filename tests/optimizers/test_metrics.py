@@ -12,6 +12,8 @@ from mekax.optimizers import (
 )
 
 KEYS = {
+    "average_gap",
+    "average_gap_std",
     "step_size",
     "step_size_std",
     "slope",
