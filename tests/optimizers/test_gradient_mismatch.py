@@ -36,23 +36,28 @@ FAULTS = {
 }
 
 
-def trained(tx, change=lambda grads: grads, steps=400):
-    """Final loss, where the rule says to evaluate, and what metrics say."""
+def trained(tx, change=lambda grads: grads, steps=400, raw=False):
+    """The median over three runs of the loss where the rule says to evaluate, and all mismatches.
+
+    One in about six runs lingers on a plateau, with Adam as well.
+    """
 
     def step(carry, key):
         params, state = carry
         rows = jax.random.randint(key, (BATCH,), 0, 2000)
         value_fn = lambda p: losses(p, rows)  # noqa: E731
-        grads = change(jax.grad(lambda p: value_fn(p).mean())(params))
-        updates, state = tx.update(grads, state, params, value_fn=value_fn)
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        given = {"grad": grads} if raw else {}
+        updates, state = tx.update(change(grads), state, params, value_fn=value_fn, **given)
         return (optax.apply_updates(params, updates), state), metrics(state)["gradient_mismatch"]
 
-    keys = jax.random.split(jax.random.key(1), steps)
-    (params, state), mismatches = jax.jit(lambda c: jax.lax.scan(step, c, keys))(
-        (PARAMS, tx.init(PARAMS))
-    )
-    average = eval_params(state, params)
-    return losses(average, jnp.arange(2000)).mean(), np.asarray(mismatches)
+    def run(key):
+        keys = jax.random.split(key, steps)
+        (params, state), mismatches = jax.lax.scan(step, (PARAMS, tx.init(PARAMS)), keys)
+        return losses(eval_params(state, params), jnp.arange(2000)).mean(), mismatches
+
+    found, mismatches = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 3))
+    return np.median(found), np.asarray(mismatches)
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +104,6 @@ def test_outside_of_jit_it_is_an_error_that_names_the_causes(make, fault):
 def test_the_raw_gradient_is_right_however_the_other_was_changed(right):
     """With `grad=`, a clipped gradient may be the direction."""
     tx = optax.chain(optax.clip_by_global_norm(10.0), adameka())
-
-    def step(carry, key):
-        params, state = carry
-        rows = jax.random.randint(key, (BATCH,), 0, 2000)
-        value_fn = lambda p: losses(p, rows)  # noqa: E731
-        grads = jax.grad(lambda p: value_fn(p).mean())(params)
-        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
-        return (optax.apply_updates(params, updates), state), metrics(state)["gradient_mismatch"]
-
-    keys = jax.random.split(jax.random.key(1), 400)
-    (params, _), mismatches = jax.jit(lambda c: jax.lax.scan(step, c, keys))(
-        (PARAMS, tx.init(PARAMS))
-    )
+    loss, mismatches = trained(tx, raw=True)
     assert np.all(mismatches < 0.01)
-    assert losses(params, jnp.arange(2000)).mean() < 2 * right[0]
+    assert loss < 2 * right[0]
