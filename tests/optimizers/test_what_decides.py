@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mekax.curvature import LineBelief
+from mekax.curvature import LineBelief, ValueBelief
 from mekax.optimizers import (
     adameka,
     adaptive_trust_region,
@@ -157,6 +157,40 @@ def test_a_part_that_is_taken_away_changes_steps(name):
             assert share >= expected[part], f"{part}: {share:.3f} of the steps change"
         else:
             assert share <= 0.01, f"{part}: {share:.3f} of the steps change"
+
+
+def deaf_to(part):
+    """The default trust region, which does not hear what the averages say, or how surely."""
+    region = adaptive_trust_region()
+
+    def update(state, outcome, observation, belief, evidence, *rest):
+        mean, variance = evidence.difference
+        kept = (0 * mean, 0 * variance) if part == "difference" else (mean, 0 * variance)
+        evidence = evidence._replace(difference=ValueBelief(*kept))
+        return region.update(state, outcome, observation, belief, evidence, *rest)
+
+    return region._replace(update=update)
+
+
+@functools.cache
+def radius(part=None):
+    """The radius after the training."""
+    tx = adameka(trust_region=deaf_to(part) if part else None)
+
+    def step(carry, batch):
+        params, state = carry
+        value_fn = lambda p: losses(p, batch)  # noqa: E731
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
+        return (optax.apply_updates(params, updates), state), None
+
+    (_, state), _ = jax.jit(lambda c: jax.lax.scan(step, c, (X, Y)))((PARAMS, tx.init(PARAMS)))
+    return float(metrics(state)["radius"])
+
+
+@pytest.mark.parametrize("part", ["difference", "variance"])
+def test_what_the_averages_say_and_how_surely_moves_the_radius(part):
+    assert abs(np.log(radius(part) / radius())) > 0.05
 
 
 LINE = LineBelief(*map(jnp.float32, (3.0, 0.3, -1.0, 0.2, 1.0, 0.02, 0.01)))
