@@ -5,6 +5,7 @@ along v. The step size that `metrics` shows is α/‖d‖, in units of the direc
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -235,9 +236,10 @@ def step_chooser(
         )
         # decide
         radius = jnp.minimum(trust_region.radius(trust), limit)
-        distance = radius
-        if utility is not None:
-            distance = maximize_on_interval(lambda step: utility(belief, step), radius)
+        if utility is None:
+            distance = radius
+        else:
+            distance = maximize_on_interval(partial(utility, belief), radius)
         if evidence is not None:  # the step from here is not made
             distance = jnp.where(evidence.risen, 0.0, distance)
             outcome = jnp.where(evidence.risen, Outcome.RETURNED, outcome).astype(jnp.int32)

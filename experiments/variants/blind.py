@@ -27,7 +27,8 @@ def of_mean_loss(
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation that sees the mean of the losses alone, and so no variance of any kind."""
 
-    def update(updates: Any, state: Any, params: Any = None, *, value_fn: Any, **extra_args: Any):
+    def update(updates, state, params=None, *, value_fn=None, **extra_args):
+        assert value_fn is not None  # experiments always have it
         return tx.update(
             updates, state, params, value_fn=lambda p: jnp.mean(value_fn(p)), **extra_args
         )
