@@ -469,8 +469,8 @@ _ROWS = (
     ),
     _region("least-0", least_ratio=0.0),
     _region("least-below", least_ratio=-0.2),
-    _region("most-0.6", most_ratio=0.6),
-    _region("most-0.8", most_ratio=0.8),
+    _region("most-0.5", most_ratio=0.5),
+    _region("most-0.7", most_ratio=0.7),
     _region("gain-half", adaptation_gain=lambda count: 1.5 / (count + 15)),
     _region("gain-double", adaptation_gain=lambda count: 6 / (count + 15)),
     _region("averaging-none", averaging_weight=lambda count: 1.0),
@@ -481,7 +481,7 @@ _ROWS = (
     _region("max-newton-1", max_newton_ratio=1.0),
     _region("max-newton-30", max_newton_ratio=30.0),
     # What the averages say: nothing of it; all of it, as if it were certain.
-    _region("aim-fixed", least_ratio=0.3, most_ratio=0.3),
+    _region("aim-fixed", least_ratio=0.25, most_ratio=0.25),
     _ablation(
         "adameka-certain", lambda v: v.adameka(trust_region=v.certain(v.adaptive_trust_region()))
     ),

@@ -53,7 +53,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
       >>> tx = meka()
       >>> _, state = tx.update(2 * params, tx.init(params), params, value_fn=value_fn)
       >>> round(float(metrics(state)["step_size"]), 2), float(metrics(state)["curvature"])
-      (0.15, 2.0)
+      (0.2, 2.0)
     """
     return _read(_knowing(state))
 

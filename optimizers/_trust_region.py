@@ -171,7 +171,7 @@ class AdaptiveState(NamedTuple):
 
 def adaptive_trust_region(
     least_ratio: float = -0.1,
-    most_ratio: float = 0.7,
+    most_ratio: float = 0.6,
     adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 3 / (count + 15),
     averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 50 / (count + 50),
     initial_newton_ratio: float = 0.4,
@@ -180,7 +180,7 @@ def adaptive_trust_region(
     """Hold the slope after the step between the minimum of its line and the edge of stability.
 
         log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 3/(k + 15)
-        ρ = ρ₀ + (ρ₁ − ρ₀) E[(−D)⁺]/E|D|,                      ρ₀ = −0.1,   ρ₁ = 0.7
+        ρ = ρ₀ + (ρ₁ − ρ₀) E[(−D)⁺]/E|D|,                      ρ₀ = −0.1,   ρ₁ = 0.6
 
     s = g·δ is what the batch after a step δ finds along it, h = δ·Bδ its curvature, k counts such
     steps and ⟨·⟩ averages them with the weight 50/(k + 50). A step up to the minimum of its line

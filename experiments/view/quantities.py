@@ -14,7 +14,16 @@ Dash = Literal["solid", "dashed", "dotted", "faint"]
 
 # As mekax.optimizers has them; importing JAX would take longer than writing a report.
 MISMATCH = 0.1  # of slopes, above which the gradient is not that of value_fn
-OUTCOMES = ("none", "taken", "truncated", "external", "unresolved", "skipped", "rejected")
+OUTCOMES = (
+    "none",
+    "taken",
+    "truncated",
+    "external",
+    "unresolved",
+    "skipped",
+    "rejected",
+    "returned",
+)
 
 # Derived quantities, under names that no user records.
 _DESCENT, NEWTON_RATIO = "−slope", "step / Newton step"
@@ -180,7 +189,8 @@ PLOTS = (
     _plot("Outcome of the last step", "outcome", (Line("outcome", "outcome"),), """
         What became of the step before. Taken: as chosen, up to the radius; truncated: kept shorter
         than the radius; external: made by something else; unresolved: lost in rounding; skipped:
-        something was not finite; rejected: taken back.
+        something was not finite; rejected: taken back; returned: to the average, because the loss
+        rose far above that there.
         - External for long: something scales, clips or replaces updates after the rule, or a warm
           start is on.
         - Truncated for long: max_step_size, the curvature or the acquisition keeps steps shorter

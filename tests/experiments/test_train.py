@@ -79,7 +79,8 @@ def test_tables_are_tidy(parabola):
 
 
 def test_one_by_one_agrees_with_side_by_side(parabola):
-    optimizer = OPTIMIZERS["adameka"]
+    # Not `adameka`: where momentum overshoots this noise-free bowl, rounding decides its next step.
+    optimizer = OPTIMIZERS["meka"]
     runs = [Run({}, seed) for seed in range(3)]
     ours = run_it(parabola, optimizer, runs, per_step=True)
     theirs = run_it(parabola, optimizer, runs)

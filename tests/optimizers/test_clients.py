@@ -22,7 +22,9 @@ MAKERS = {
     "adameka": adameka,
     "warm_start": lambda: warm_start(0.05, 5, adameka()),
     "adam+rule": lambda: optax.chain(optax.scale_by_adam(), scale_by_expected_improvement()),
-    "filter+rule": lambda: optax.chain(scale_by_kalman_filter(), scale_by_expected_improvement()),
+    "filter+rule": lambda: optax.chain(
+        scale_by_kalman_filter(), scale_by_expected_improvement("expected_improvement")
+    ),
 }
 X = jnp.asarray(np.random.default_rng(0).normal(size=(32, 3)), jnp.float32)
 Y = X @ jnp.array([1.0, -2.0, 0.5]) + 1
