@@ -139,7 +139,6 @@ DECIDES = {
         (adameka, THRESHOLD, adaptive_trust_region),
         {
             "slope_variance": 0.2,
-            "covariance": 0.01,
             "acquisition": 0.2,
             "trust region": 0.2,
             "noise in the trust region": 0.02,
