@@ -389,17 +389,18 @@ def move(
     good = new.num_bad == 0
     back = new.outcome == Outcome.REJECTED
     home = new.outcome == Outcome.RETURNED
-    destination = last_good
+    average = last_good
     if isinstance(horizon, HorizonState) and evidence is not None:
         average = optax.tree.cast_like(horizon.average.average, params)
-        destination = optax.tree.where(home, average, last_good)
         horizon = follow(horizon, params, good, home, evidence.changed)
 
-    def leaf(update: jax.Array, p: jax.Array, end: jax.Array) -> jax.Array:
-        way = jnp.where(back | home, widen(end) - widen(p), 0.0)
+    def leaf(update: jax.Array, p: jax.Array, before: jax.Array, mean: jax.Array) -> jax.Array:
+        way = jnp.where(back | home, widen(jnp.where(home, mean, before)) - widen(p), 0.0)
         return jnp.where(good & ~home, -new.step_size * widen(update), way)
 
-    final = cast_like(jax.tree.map(leaf, updates, params, destination), params)
+    final = cast_like(jax.tree.map(leaf, updates, params, last_good, average), params)
     # `lax.cond` copies what it returns; `jnp.where` is one more kernel to compile for every leaf.
-    kept = branch(good & ~home, lambda: copy(params), lambda: copy(destination))
+    kept = branch(
+        good & ~home, lambda: copy(params), lambda: optax.tree.where(home, average, last_good)
+    )
     return final, kept, horizon
