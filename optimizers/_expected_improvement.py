@@ -193,11 +193,10 @@ def observe_horizon(
     interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState | tuple[()], Evidence | None]:
-    """Look back at every so many steps, where the trust region learns from averages."""
+    """Look back, where the trust region learns from averages."""
     if not isinstance(horizon, HorizonState):
         return horizon, None
-    due = jax.lax.rem(step.count, jnp.asarray(interval, step.count.dtype)) == 0
-    return look_back(value_fn, params, horizon, due, axis_name)
+    return look_back(value_fn, params, horizon, step.count, interval, axis_name)
 
 
 def step_chooser(

@@ -19,7 +19,7 @@ _RECENT = 4.0  # the short average spans so much less than the long one
 _SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
 _CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
 _LARGE = 10.0  # multiples of what the loss usually is away from that of the average
-_LOOKS = 5.0  # what looks show is averaged over a fifth of them, as one is made in ten steps
+_LOOKS = 5.0  # what looks show is averaged over about the last fifth of them
 _EARLY = 50  # iterates, before which the average is no place to return to
 
 
@@ -68,19 +68,21 @@ def look_back(
     value_fn: ValueFn,
     params: PyTree,
     state: HorizonState,
-    due: jax.Array,
+    step: jax.Array,
+    interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState, Evidence]:
-    """Compare the losses of a batch at both averages and at the iterate, where that is due.
+    """Compare the losses of a batch at both averages and at the iterate, every so many steps.
 
         D ← D + w (mean_i [ℓ_i(θ̃) − ℓ_i(θ̄)] − D),    V ← (1 − w)² V + w² Var_i[ℓ_i(θ̃) − ℓ_i(θ̄)]/n
 
-    with w = 50/(k + 50).
+    with w = 5/(j + 5) after j looks.
 
     D < 0: the long average lags behind, and progress rules; D > 0: noise rules even in the average.
     Differences are paired by example, so their variance is that of what differs. At the start all
     averages are one, and D is 0 for certain.
     """
+    due = jax.lax.rem(step, jnp.asarray(interval, step.dtype)) == 0
     first = state.average.count == 0
     unseen = (jnp.zeros(3, state.usual.dtype), jnp.zeros(3, state.usual.dtype))
 
@@ -107,7 +109,8 @@ def look_back(
     )
     surprises = jnp.where(surprise, state.surprises + 1, 0)
     changed = surprises >= 2
-    weight = average_weight(state.average.count, _LOOKS)
+    looks = state.average.count / interval
+    weight = _LOOKS / (looks + _LOOKS)
     away = jnp.where(known & ~risen, jnp.abs(excess.mean) - state.usual, 0.0)
     new = state._replace(
         difference=optax.tree.where(
