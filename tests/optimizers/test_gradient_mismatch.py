@@ -39,7 +39,7 @@ FAULTS = {
 def trained(tx, change=lambda grads: grads, steps=400, raw=False):
     """The median over three runs of the loss where the rule says to evaluate, and all mismatches.
 
-    One in about six runs lingers on a plateau, with Adam as well.
+    The median, because a run may linger on a plateau.
     """
 
     def step(carry, key):

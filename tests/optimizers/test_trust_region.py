@@ -67,9 +67,9 @@ def test_the_radius_settles_between_the_minimum_of_the_line_and_the_edge(
     curvature, difference, newton_steps
 ):
     """Slope over curvature after the step is ρ where the length is 1/(1 − ρ) Newton steps."""
-    found = lengths(adaptive_trust_region(), 400, curvature, None, difference)[0] * curvature
+    found = lengths(adaptive_trust_region(), 3000, curvature, None, difference)[0] * curvature
     assert found[0] == pytest.approx(0.4, rel=1e-3)
-    assert found[-1] == pytest.approx(newton_steps, rel=6e-2)  # slowly, near the edge
+    assert found[-1] == pytest.approx(newton_steps, rel=2e-2)
     assert found.max() < 1.02 * newton_steps
 
 
