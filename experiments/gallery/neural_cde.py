@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .equinox_model import arrays, begin, parts
+from .equinox_model import begin, entropy, ours, parts, theirs
 from .program import Program, sample
 
 HIDDEN, WIDTH, TIMES = 8, 32, jnp.linspace(0.0, 4 * jnp.pi, 30)
@@ -47,31 +47,6 @@ class NeuralCDE(eqx.Module):
         return self.readout(hidden[-1])
 
 
-def theirs(tx, carry, batch):
-    model, state = carry
-    path, label = batch
-
-    def loss_fn(model):
-        return optax.sigmoid_binary_cross_entropy(jax.vmap(model)(path), label).mean()
-
-    loss, grads = eqx.filter_value_and_grad(loss_fn)(model)
-    updates, state = tx.update(grads, state)
-    return (eqx.apply_updates(model, updates), state), loss
-
-
-def ours(tx, carry, batch):
-    model, state = carry
-    path, label = batch
-
-    def loss_fn(model):
-        return optax.sigmoid_binary_cross_entropy(jax.vmap(model)(path), label)
-
-    loss, grads = eqx.filter_value_and_grad(lambda model: loss_fn(model).mean())(model)
-    value_fn = lambda p: loss_fn(eqx.combine(p, model))  # noqa: E731
-    updates, state = tx.update(grads, state, arrays(model), value=loss, value_fn=value_fn)
-    return (eqx.apply_updates(model, updates), state), loss
-
-
 def _spirals(key, count):
     """Interpolated paths of time and two coordinates; label 1 where the second is reversed."""
     angles = jax.random.uniform(key, (count, 1), maxval=2 * jnp.pi) - 2 * TIMES
@@ -85,10 +60,6 @@ def _spirals(key, count):
 def program() -> Program:
     train, (path, label) = (_spirals(jax.random.key(seed), 256) for seed in (0, 1))
 
-    def judge(params, carry):
-        logits = jax.vmap(eqx.combine(params, carry[0]))(path)
-        return optax.sigmoid_binary_cross_entropy(logits, label).mean()
-
     return Program(
         project="Diffrax",
         url="https://github.com/patrick-kidger/diffrax/blob/main/examples/neural_cde.ipynb",
@@ -101,7 +72,7 @@ def program() -> Program:
         batch=sample(train, 32),
         theirs=theirs,
         ours=ours,
-        judge=judge,
+        judge=entropy(path, label),
         judged="test entropy, nats",
         parts=parts,
         jit=eqx.filter_jit,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .equinox_model import arrays, begin, parts
+from .equinox_model import begin, entropy, ours, parts, theirs
 from .program import Program, sample
 
 
@@ -27,31 +27,6 @@ class RNN(eqx.Module):
         return self.readout(state)
 
 
-def theirs(tx, carry, batch):
-    model, state = carry
-    points, label = batch
-
-    def loss_fn(model):
-        return optax.sigmoid_binary_cross_entropy(jax.vmap(model)(points), label).mean()
-
-    loss, grads = eqx.filter_value_and_grad(loss_fn)(model)
-    updates, state = tx.update(grads, state)
-    return (eqx.apply_updates(model, updates), state), loss
-
-
-def ours(tx, carry, batch):
-    model, state = carry
-    points, label = batch
-
-    def loss_fn(model):
-        return optax.sigmoid_binary_cross_entropy(jax.vmap(model)(points), label)
-
-    loss, grads = eqx.filter_value_and_grad(lambda model: loss_fn(model).mean())(model)
-    value_fn = lambda p: loss_fn(eqx.combine(p, model))  # noqa: E731
-    updates, state = tx.update(grads, state, arrays(model), value=loss, value_fn=value_fn)
-    return (eqx.apply_updates(model, updates), state), loss
-
-
 def _spirals(key, count):
     times, label = jnp.linspace(0.0, 2 * jnp.pi, 16), jnp.arange(count) % 2
     angles = times + jax.random.uniform(key, (count, 1), maxval=2 * jnp.pi)
@@ -61,10 +36,6 @@ def _spirals(key, count):
 
 def program() -> Program:
     train, (points, label) = _spirals(jax.random.key(0), 10_000), _spirals(jax.random.key(1), 2_000)
-
-    def judge(params, carry):
-        logits = jax.vmap(eqx.combine(params, carry[0]))(points)
-        return optax.sigmoid_binary_cross_entropy(logits, label).mean()
 
     return Program(
         project="Equinox",
@@ -78,7 +49,7 @@ def program() -> Program:
         batch=sample(train, 32),
         theirs=theirs,
         ours=ours,
-        judge=judge,
+        judge=entropy(points, label),
         judged="test entropy, nats",
         parts=parts,
         jit=eqx.filter_jit,
