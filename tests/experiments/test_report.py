@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from mekax.experiments import report
+from mekax.experiments import ratios, report
 from mekax.experiments.registry import OPTIMIZERS, PROBLEMS
 from mekax.experiments.results import Interval
 
@@ -69,7 +69,7 @@ OTHERS = job("dowg", [run({}, seed, [9.0, 9.0, None if seed else 9.0, None]) for
 
 @pytest.fixture(scope="module")
 def workloads():
-    return report.rows_of([ADAM, OTHERS, OURS])
+    return ratios.rows_of([ADAM, OTHERS, OURS])
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_rows(rows):
     assert rows["adam best"].setting == "adam:0.01 linear"
     assert rows["adam best"].tried == 3
     assert rows["adam best"].seeds == (0, 1, 2)
-    assert report.best_baseline(rows) is rows["adam best"]
+    assert ratios.best_baseline(rows) is rows["adam best"]
 
 
 def test_a_best_setting_at_the_edge_has_no_ratio(rows):
@@ -96,12 +96,12 @@ def test_a_best_setting_at_the_edge_has_no_ratio(rows):
             *(run(OTHER, seed, [4.0, 2.0, 2.0, 1.0]) for seed in (0, 1, 2)),
         ],
     )
-    workloads = report.rows_of([narrow, OURS])
+    workloads = ratios.rows_of([narrow, OURS])
     rows = workloads["digits-32"]
     assert rows["adam best"].at_edge
     assert not rows["adam default"].at_edge
-    table = report.compared(workloads)
-    one, ours = report.workload_table(rows, table), report.overall(table).loc["adameka"]
+    table = ratios.compared(workloads)
+    one, ours = report.workload_table(rows, table), ratios.overall(table).loc["adameka"]
     assert one.loc["adam best 0.01 linear†", "÷ best Adam"] == "at the edge"
     assert one.loc["adameka", "÷ best Adam"] == "at the edge"
     assert one.loc["adameka", "÷ best"] == "–"
@@ -109,7 +109,7 @@ def test_a_best_setting_at_the_edge_has_no_ratio(rows):
     assert report.ratio_table(workloads, table).loc["digits-32", "adameka"] == "at the edge"
     assert math.isnan(ours["to_adam"])
     assert ours["mean"] is None
-    assert report.suite_table(report.overall(table)).loc["adameka", "workloads"] == "0 of 1"
+    assert report.suite_table(ratios.overall(table)).loc["adameka", "workloads"] == "0 of 1"
     (words,) = [s for s in report._sentences(workloads, [narrow]) if "adam best on digits-32" in s]
     assert "Widen LADDER" in words
 
@@ -119,24 +119,24 @@ def test_ratios_are_of_what_is_above_the_floor(monkeypatch):
     entry = dataclasses.replace(PROBLEMS["mnist"], floor=0.9)
     monkeypatch.setitem(PROBLEMS, "mnist", entry)
     ours = job("adameka", [run({}, seed, [4.0, 2.0, 1.3, 1.1]) for seed in (0, 1, 2)])
-    workloads = report.rows_of([ADAM, ours])
+    workloads = ratios.rows_of([ADAM, ours])
     rows = workloads["digits-32"]
-    found = report.against(rows["adameka"], rows)
+    found = ratios.against(rows["adameka"], rows)
     assert found["to_adam"].mean == pytest.approx(2.0)
     assert found["equal_time"] == pytest.approx(2.0)
     assert found["to_default"].mean == pytest.approx(0.2 / 3.1)
     assert found["steps_to_target"] == math.inf
     # Halfway in the logarithm of what is above the floor.
     target = math.sqrt(0.4 * 0.2)
-    assert report.steps_to(rows["adameka"], target) == pytest.approx(35)
+    assert ratios.steps_to(rows["adameka"], target) == pytest.approx(35)
     assert report.final_table(workloads).loc["digits-32", "adameka"] == "1.1"
     diverged = job("adameka", [run({}, seed, [4.0, 2.0, None, None]) for seed in (0, 1, 2)])
-    rows = report.rows_of([ADAM, diverged])["digits-32"]
-    assert report.against(rows["adameka"], rows)["to_adam"].mean == math.inf
+    rows = ratios.rows_of([ADAM, diverged])["digits-32"]
+    assert ratios.against(rows["adameka"], rows)["to_adam"].mean == math.inf
     lower = job("adameka", [run({}, seed, [4.0, 2.0, 1.3, 0.8]) for seed in (0, 1, 2)])
-    workloads = report.rows_of([ADAM, lower])
+    workloads = ratios.rows_of([ADAM, lower])
     rows = workloads["digits-32"]
-    assert math.isnan(report.against(rows["adameka"], rows)["to_adam"].mean)
+    assert math.isnan(ratios.against(rows["adameka"], rows)["to_adam"].mean)
     (words,) = [s for s in report._sentences(workloads, [ADAM]) if "adameka on digits-32" in s]
     assert words.startswith("Below the floor")
 
@@ -152,11 +152,11 @@ def test_averages_of_a_baseline_have_a_best_setting_of_their_own():
             ("average", [8.0, 2.0, 1.0, average]),
         )
     ]
-    rows = report.rows_of([job("adam", averages)])["digits-32"]
+    rows = ratios.rows_of([job("adam", averages)])["digits-32"]
     assert rows["adam best"].setting == "adam:0.01 linear"
     assert rows["adam best+average"].setting == "adam:0.001"
     assert rows["adam best+average"].loss[0, -1] == 0.5
-    assert report.best_baseline(rows) is rows["adam best+average"]
+    assert ratios.best_baseline(rows) is rows["adam best+average"]
 
 
 def test_the_better_of_last_and_average_is_the_reference():
@@ -166,20 +166,20 @@ def test_the_better_of_last_and_average_is_the_reference():
         for seed in (0, 1, 2)
         for iterate, loss in zip(("last", "average"), losses, strict=True)
     ]
-    rows = report.rows_of([job("adam", both), OURS])["digits-32"]
-    found = report.against(rows["adameka+average"], rows)
+    rows = ratios.rows_of([job("adam", both), OURS])["digits-32"]
+    found = ratios.against(rows["adameka+average"], rows)
     assert found["to_adam"].mean == found["to_best"].mean == pytest.approx(1.0)
-    assert report.against(rows["adam best"], rows)["to_adam"].mean == pytest.approx(8.0)
+    assert ratios.against(rows["adam best"], rows)["to_adam"].mean == pytest.approx(8.0)
 
 
 def test_against_the_references(rows):
-    found = report.against(rows["adameka"], rows)
+    found = ratios.against(rows["adameka"], rows)
     assert found["to_adam"].mean == pytest.approx(0.5)  # of 0.5, 1 and 0.25
     assert found["to_adam"].low == pytest.approx(0.25)
     assert found["to_adam"].high == pytest.approx(1.0)
     assert found["to_default"].mean == pytest.approx(0.125)
     assert found["test_to_adam"].mean == pytest.approx(2.0)
-    other = report.against(rows["dowg"], rows)
+    other = ratios.against(rows["dowg"], rows)
     assert rows["dowg"].diverged == 3
     assert rows["dowg"].final() is None
     assert other["to_adam"].mean == math.inf
@@ -187,33 +187,33 @@ def test_against_the_references(rows):
 
 def test_time(rows):
     adam, ours = rows["adam best"], rows["adameka+average"]
-    assert report.steps_to(adam, 1.0) == 40
-    assert report.steps_to(adam, 4.0) == 10
-    assert report.steps_to(adam, math.sqrt(2)) == pytest.approx(35)
-    assert report.steps_to(adam, 0.9) == math.inf
-    assert report.steps_to(rows["dowg"], 1.0) == math.inf
-    found = report.against(ours, rows)
+    assert ratios.steps_to(adam, 1.0) == 40
+    assert ratios.steps_to(adam, 4.0) == 10
+    assert ratios.steps_to(adam, math.sqrt(2)) == pytest.approx(35)
+    assert ratios.steps_to(adam, 0.9) == math.inf
+    assert ratios.steps_to(rows["dowg"], 1.0) == math.inf
+    found = ratios.against(ours, rows)
     assert found["steps_to_target"] == 30
     assert found["time_to_target"] == pytest.approx(30 * 2 / 40)
-    assert report.against(adam, rows)["time_to_target"] == 1
+    assert ratios.against(adam, rows)["time_to_target"] == 1
     # Two seconds a step: half the steps in the time of Adam's forty.
     assert found["equal_time"] == pytest.approx(2.0)
-    assert report.equal_time_ratio(rows["dowg"], adam) == math.inf
+    assert ratios.equal_time_ratio(rows["dowg"], adam) == math.inf
 
 
 def test_losses_below_zero_have_times_but_no_ratios():
     """Those of densities and of paths."""
     lower = job("adameka", [run({}, seed, [4.0, 2.0, -1.0, -3.0]) for seed in (0, 1, 2)])
-    workloads = report.rows_of([ADAM, lower])
+    workloads = ratios.rows_of([ADAM, lower])
     rows = workloads["digits-32"]
-    found = report.against(rows["adameka"], rows)
+    found = ratios.against(rows["adameka"], rows)
     assert math.isnan(found["to_adam"].mean)
     assert math.isnan(found["equal_time"])
-    assert report.steps_to(rows["adameka"], 0.5) == pytest.approx(25)
-    assert report.steps_to(rows["adameka"], -2.0) == pytest.approx(35)
+    assert ratios.steps_to(rows["adameka"], 0.5) == pytest.approx(25)
+    assert ratios.steps_to(rows["adameka"], -2.0) == pytest.approx(35)
     assert found["time_to_target"] == pytest.approx((20 + 10 / 3) / 40)
-    table = report.compared(workloads)
-    lines = report.overall(table)
+    table = ratios.compared(workloads)
+    lines = ratios.overall(table)
     assert math.isnan(lines.loc["adameka", "to_adam"])
     assert report.workload_table(rows, table).loc["adameka", "÷ best Adam"] == "–"
 
@@ -230,7 +230,7 @@ def test_finals_of_adam_and_ours_by_workload(workloads):
 
 
 def test_overall(workloads):
-    lines = report.overall(report.compared(workloads))
+    lines = ratios.overall(ratios.compared(workloads))
     ours = lines.loc["adameka+average"]
     assert (ours["workloads"], ours["runs"], ours["diverged"]) == (1, 3, 0)
     assert ours["to_adam"] == ours["to_best"] == pytest.approx(0.25)
@@ -247,7 +247,7 @@ def test_overall(workloads):
     other = lines.loc["dowg"]
     assert (other["diverged"], other["score_steps"], other["near_adam"]) == (3, 0, 0)
     assert other["to_adam"] == other["mean"].mean == math.inf
-    assert report.wins(workloads).loc["adameka"].to_dict() == {"dowg": 1.0}
+    assert ratios.wins(workloads).loc["adameka"].to_dict() == {"dowg": 1.0}
 
 
 def test_the_mean_over_workloads_is_geometric_and_names_the_worst():
@@ -255,7 +255,7 @@ def test_the_mean_over_workloads_is_geometric_and_names_the_worst():
     worse = {**OURS["evaluations"], "train_loss": [8 * loss for loss in losses]}
     large = {"workload": "digits-512", "batch_size": 512}
     second = [{**ADAM, **large}, {**OURS, **large, "evaluations": worse}]
-    lines = report.overall(report.compared(report.rows_of([ADAM, OURS, *second])))
+    lines = ratios.overall(ratios.compared(ratios.rows_of([ADAM, OURS, *second])))
     ours = lines.loc["adameka"]
     assert ours["mean"].mean == pytest.approx(math.sqrt(0.5 * 4))
     assert (ours["mean"].low, ours["mean"].high) == pytest.approx((0.5, 4))
@@ -266,7 +266,7 @@ def test_a_mean_with_a_reference_that_diverged_is_no_loss():
     diverged = job("adam", [run(DEFAULT, seed, [8.0, 8.0, None, None]) for seed in (0, 1, 2)])
     large = {"workload": "digits-512", "batch_size": 512}
     second = [{**diverged, **large}, {**OURS, **large}]
-    lines = report.overall(report.compared(report.rows_of([ADAM, OURS, *second])))
+    lines = ratios.overall(ratios.compared(ratios.rows_of([ADAM, OURS, *second])))
     assert lines.loc["adameka"]["mean"] == (0, 0, 0)
 
 
@@ -276,31 +276,31 @@ def test_scales():
         for scale, last in ((0.5, 0.9), (2.0, 0.4))
         for seed, factor in ((0, 1.0), (1, 2.0), (2, 0.5))
     ]
-    found = report.scales(report.rows_of([OURS, job("adameka-scaled", multiples)]))["digits-32"]
+    found = ratios.scales(ratios.rows_of([OURS, job("adameka-scaled", multiples)]))["digits-32"]
     assert found["best"] == 2
     assert found["loss_of_ours_to_best"]["mean"] == pytest.approx(1.25)
     assert not found["ours_is_best_or_within_interval"]
-    assert report.scales({}) == {}
+    assert ratios.scales({}) == {}
 
 
 def test_without_adam_nothing_is_compared_with_it():
-    workloads = report.rows_of([OURS])
-    line = report.overall(report.compared(workloads)).iloc[0]
+    workloads = ratios.rows_of([OURS])
+    line = ratios.overall(ratios.compared(workloads)).iloc[0]
     assert math.isnan(line["to_adam"])
     assert math.isnan(line["time_to_target"])
-    assert report.wins(workloads).empty
-    assert report.best_baseline(workloads["digits-32"]) is None
+    assert ratios.wins(workloads).empty
+    assert ratios.best_baseline(workloads["digits-32"]) is None
 
 
 def test_tables(workloads, rows):
-    table = report.compared(workloads)
+    table = ratios.compared(workloads)
     one = report.workload_table(rows, table)
     assert one.loc["adam best 0.01 linear", "train loss"] == "1"
     assert one.loc["adameka", "÷ best Adam"] == "0.5 [0.25, 1]"
     assert one.loc["adameka", "test accuracy"] == "80.0 %"
     assert one.loc["dowg", "train loss"] == "–, 3 of 3 diverged"
     assert one.loc["dowg", "time"] == "∞"
-    suite = report.suite_table(report.overall(table))
+    suite = report.suite_table(ratios.overall(table))
     assert suite.loc["adameka", "worst"] == "0.5 (digits-32)"
     document = suite.to_markdown(disable_numparse=True)
     assert len({line.count("|") for line in document.splitlines()}) == 1
@@ -316,16 +316,16 @@ def test_variations_are_compared_with_what_they_vary():
         return job(optimizer, runs)
 
     jobs = [OURS, varied("adameka-averaging-none", 1.5), varied("meka-diagonal", 1.0)]
-    workloads = report.rows_of(jobs)
+    workloads = ratios.rows_of(jobs)
     rows = workloads["digits-32"]
-    assert report.to_ours("adameka-averaging-none", rows) == pytest.approx(Interval(1.5, 1.5, 1.5))
-    average = report.to_ours("adameka-averaging-none+average", rows)
+    assert ratios.to_ours("adameka-averaging-none", rows) == pytest.approx(Interval(1.5, 1.5, 1.5))
+    average = ratios.to_ours("adameka-averaging-none+average", rows)
     assert average == pytest.approx(Interval(3.0, 3.0, 3.0))
-    assert report.to_ours("meka-diagonal", rows) is None  # there is no meka
+    assert ratios.to_ours("meka-diagonal", rows) is None  # there is no meka
     table = report.ablation_table(workloads)
     assert table.loc["adameka-averaging-none", "digits-32"] == "1.5"
     assert table.loc["meka-diagonal", "digits-32"] == "–"
-    assert report.ablation_table(report.rows_of([OURS])).empty
+    assert report.ablation_table(ratios.rows_of([OURS])).empty
 
 
 def test_every_loss_counts_where_it_is_not_finite(rows):
