@@ -58,7 +58,8 @@ def gallery(
             programs[name] = program
             _write(out, command, programs, results)
     except KeyboardInterrupt:
-        say(f"Interrupted: what was trained is in {out}.")
+        kept = f"what was trained is in {out}" if results else "nothing was trained to its end"
+        say(f"Interrupted: {kept}.")
         return False
     if results:
         say(table(programs, results))
