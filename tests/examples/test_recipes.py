@@ -20,7 +20,7 @@ def _sections():
 
 
 SECTIONS = dict(_sections())
-OWN_MODEL = {"Complex parameters"}  # checks itself
+OWN_MODEL = {"Complex parameters", "BatchNorm"}
 LOOP = SECTIONS.pop("The loop")
 
 
@@ -44,6 +44,21 @@ def test_recipe_runs_and_trains(title):
     results = [names[name] for name in ("trained", "average", "half") if name in names]
     for params in results or [names["params"]]:
         assert loss(names, params) < np.log(10) - 0.1  # zero parameters have log 10
+
+
+def test_batch_norm_at_the_average():
+    names = run(SECTIONS["BatchNorm"])
+    average, stats = names["average"], names["stats"]
+    there = names["normalized_losses"](average, stats, names["images"], names["labels"])
+    assert float(there.mean()) < 1.0  # 2.3 at the start
+    np.testing.assert_allclose(stats[0], (names["images"] / 16 @ average["hidden"]).mean(0))
+
+
+def test_float64_is_kept(float64):
+    names = run(SECTIONS["Donated buffers, and float64"])
+    kept = jax.tree.leaves((names["params"], names["state"]))
+    floating = {leaf.dtype for leaf in kept if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert floating == {jnp.dtype("float64")}
 
 
 def test_links_lead_somewhere():
