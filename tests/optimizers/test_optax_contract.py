@@ -7,13 +7,15 @@ import functools
 import unittest
 from unittest import mock
 
+import jax
 import optax
 import pytest
 from mekax.optimizers import adameka, meka, scale_by_expected_improvement
 
 common = pytest.importorskip("optax.contrib._common_test")
 
-NO_SCHEDULE = "Optimizer doesn't accept a learning schedule."
+# There is no learning rate that could follow a schedule, and `pmap` is for several devices.
+REASONS = ("Optimizer doesn't accept a learning schedule.", "Only 1 device is available")
 
 
 def along(direction):
@@ -36,7 +38,9 @@ def in_sophias_place(factory):
 
         @functools.wraps(tx.update)
         def update(updates, state, params=None, *, obj_fn=None, **extra_args):
-            return tx.update(updates, state, params, value_fn=obj_fn, **extra_args)
+            # Some tests hand over numbers as updates which are no gradient of their objective.
+            grad = jax.grad(obj_fn)(params)
+            return tx.update(updates, state, params, grad=grad, value_fn=obj_fn, **extra_args)
 
         return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -60,5 +64,4 @@ def test_passes_every_test_of_sophias_slot(name):
         f"{case.shortDescription()}\n{text}" for case, text in result.failures + result.errors
     ]
     assert not faults, "\n\n".join(faults)
-    # There is no learning rate that could follow a schedule.
-    assert {reason for _, reason in result.skipped} <= {NO_SCHEDULE}
+    assert all(reason.startswith(REASONS) for _, reason in result.skipped)
