@@ -65,6 +65,8 @@ def _data(data: int | str) -> dict[str, Any]:
 _ROWS_OF_PROBLEMS = (
     # name, file in problems/, function in it, training examples or prepared dataset, description
     ("quadratic", "quadratic", "noisy", 4096, "20-dimensional noisy quadratic of condition 1,000"),
+    ("quadratic-deep", "deepobs", "quadratic", 1000,
+     "100-dimensional noisy quadratic of DeepOBS, 10 large eigenvalues"),
     ("digits", "classification", "digits_mlp", 1438,
      "8×8 handwritten digits (built in), MLP 64-64-64-10"),
     ("regression", "regression", "curve", 256,
@@ -93,6 +95,12 @@ _ROWS_OF_PROBLEMS = (
      "28×28 handwritten digits, 20 % of the labels random, logistic regression"),
     ("mnist-autoencoder", "autoencoder", "mnist", "mnist",
      "28×28 handwritten digits, tanh autoencoder 784-64-16-64-784"),
+    ("mnist-mlp-128x3", "learned_optimization", "classifier", "mnist",
+     "28×28 handwritten digits, MLP 784-128-128-128-10 of learned_optimization"),
+    ("mnist-autoencoder-128", "learned_optimization", "autoencoder", "mnist",
+     "28×28 handwritten digits, autoencoder 784-128-32-128-784 of learned_optimization"),
+    ("mnist-vae", "deepobs", "mnist_vae", "mnist",
+     "28×28 handwritten digits, convolutional variational autoencoder of DeepOBS"),
     ("mnist-cnn", "classification", "mnist_cnn", "mnist",
      "28×28 handwritten digits, small GroupNorm CNN"),
     ("cifar10", "classification", "cifar10_cnn", "cifar10",

@@ -46,6 +46,13 @@ REPRODUCTIONS = {
     "baselines": Entry(
         "tuned SGD, momentum and Adam against the published rule and ours", ("mnist", "cifar10")
     ),
+    "envelope": Entry(
+        "steps that the best of all settings of Adam needs for what ours reaches untuned",
+        ("mnist",),
+        seeds=2,
+        quick_seeds=1,
+    ),
+    "deepobs": Entry("ours untuned against the tuned baselines of DeepOBS", ("mnist",)),
     "ode-tradeoff": Entry(
         "loss of regularized neural ODEs against evaluations of the solver",
         seeds=3,
