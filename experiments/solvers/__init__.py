@@ -3,6 +3,7 @@
 from .adaptive import Solution, integrate_adaptively, solve
 from .divergence import divergence, hollow_divergence, hutchinson_divergence
 from .euler_maruyama import euler_maruyama
+from .gaussian_filter import Belief, filter_step, observe
 from .residual import (
     contracted,
     estimated_log_determinant,
@@ -15,6 +16,7 @@ from .second_order import require_second_order
 from .taylor import time_derivatives
 
 __all__ = [
+    "Belief",
     "Field",
     "Integrate",
     "Solution",
@@ -22,12 +24,14 @@ __all__ = [
     "divergence",
     "estimated_log_determinant",
     "euler_maruyama",
+    "filter_step",
     "hollow_divergence",
     "hutchinson_divergence",
     "integrate",
     "integrate_adaptively",
     "invert",
     "log_determinant",
+    "observe",
     "require_second_order",
     "solve",
     "spectral_bound",

