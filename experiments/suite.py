@@ -166,6 +166,22 @@ PROFILES = {
         seeds=5,
         timing_rounds=7,
     ),
+    "packages": Profile(
+        description="graphs, sets, a drug and patients: real data inside packages, for two cores",
+        sizes={
+            "graphs": Size(None, {64: 400}),
+            "digits-sum": Size(None, {64: 600}),
+            "infusion": Size(None, {13: 400}),
+            "clinic-ode": Size(None, {32: 300}),
+            "clinic-gru": Size(None, {32: 300}),
+        },
+        evaluations=5,
+        eval_examples=1_000,
+        rates=5,
+        sweep_seeds=2,
+        seeds=5,
+        timing_rounds=7,
+    ),
     "full": Profile(
         description="for an accelerator: all data, ten times the steps",
         sizes={

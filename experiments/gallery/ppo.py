@@ -168,7 +168,7 @@ def _judge(params, carry):
 
     first = _begin(jax.random.key(0), 64), jnp.ones(64, bool)
     _, standing = jax.lax.scan(move, first, jax.random.split(jax.random.key(1), LONGEST))
-    return 1.0 - jnp.mean(standing)
+    return jnp.mean(1.0 - standing)
 
 
 def _decaying(steps):
