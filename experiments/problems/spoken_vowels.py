@@ -1,0 +1,90 @@
+"""Two Japanese vowels spoken by nine men: series of unequal length, from 7 to 29.
+
+Each is one utterance of /ae/, in twelve cepstral coefficients of a linear prediction. The data set
+JapaneseVowels of the UCI archive comes with the Python package aeon, in a text file that is read
+here: the package itself is not used, nor what it depends on.
+
+M. Kudo, J. Toyama and M. Shimbo, *Multidimensional Curve Classification Using Passing-Through
+Regions*, Pattern Recognition Letters 20 (1999).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import UsageError
+from .packaged import require
+
+CHANNELS, SPEAKERS = 12, 9
+TRAIN, TEST = 270, 370
+LONGEST = 29
+# Its dependencies hold back the versions of numpy and pandas, and the file needs none of them.
+_INSTALL = "--no-deps "
+
+
+class Utterances(NamedTuple):
+    """Series of n coefficients each; short ones repeat their last value.
+
+    Attributes:
+      value: of mean 0 and deviation 1 over the utterances to learn from, float32,
+        shape (utterances, 29, 12).
+      length: before the padding, int32, shape (utterances,).
+      label: which man speaks, from 0 to 8, int32, likewise.
+    """
+
+    value: np.ndarray
+    length: np.ndarray
+    label: np.ndarray
+
+
+def japanese_vowels() -> tuple[Utterances, Utterances]:
+    """270 utterances to learn from, 30 of each man, and 370 to judge by, both in random order.
+
+    Raises:
+      UsageError: if aeon is not installed, or its files are not as expected.
+    """
+    package = require("aeon", "the data set JapaneseVowels", _INSTALL)
+    folder = Path(package.__path__[0]) / "datasets" / "data" / "JapaneseVowels"
+    parts = (("TRAIN", TRAIN), ("TEST", TEST))
+    train, test = (_read(folder / f"JapaneseVowels_{name}.ts", count) for name, count in parts)
+    known = np.concatenate([v[:n] for v, n in zip(train.value, train.length, strict=True)])
+    mean, deviation = known.mean(axis=0), known.std(axis=0)
+    return tuple(  # pyright: ignore[reportReturnType]
+        part._replace(value=((part.value - mean) / deviation).astype(np.float32))
+        for part in (train, test)
+    )
+
+
+def _read(file: Path, count: int) -> Utterances:
+    """Utterances in a file whose lines are `channel:…:channel:label`, with commas in a channel."""
+    if not file.is_file():
+        raise _unexpected(file, "a file of utterances", "none")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(":") for line in lines if line.strip() and line[0] not in "#@"]
+    if len(rows) != count:
+        raise _unexpected(file, f"{count} utterances", f"{len(rows)}")
+    try:
+        series = [
+            np.array([channel.split(",") for channel in row[:-1]], float).T.reshape(-1, CHANNELS)
+            for row in rows
+        ]
+        label = np.array([row[-1] for row in rows], np.int32) - 1
+    except ValueError as error:
+        expected = f"{CHANNELS} channels of numbers, and a label"
+        raise _unexpected(file, expected, f"others ({error})") from error
+    length = np.array([len(one) for one in series], np.int32)
+    if not (length.min() > 1 and length.max() <= LONGEST and set(label) == set(range(SPEAKERS))):
+        raise _unexpected(file, f"lengths up to {LONGEST}, of {SPEAKERS} men", "others")
+    value = [np.pad(one, ((0, LONGEST - len(one)), (0, 0)), "edge") for one in series]
+    order = np.random.default_rng(2020).permutation(count)
+    return Utterances(np.stack(value)[order], length[order], label[order])
+
+
+def _unexpected(file: Path, expected: str, found: str) -> UsageError:
+    return UsageError(
+        f"expected {expected} in {file}, found {found}. Install the package again: "
+        f"pip install --force-reinstall {_INSTALL}aeon."
+    )
