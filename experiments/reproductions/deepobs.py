@@ -86,9 +86,7 @@ def run(
         known = PUBLISHED.get(problem.name, {}).get(epochs, {}) if examples is None else {}
         found[problem.name] = curves
         claims |= judge(problem.name, curves, known, floor(problem))
-        title = (
-            f"{problem.name}: loss after {epochs} epochs, mean over {budget['seeds']} seeds here"
-        )
+        title = f"{problem.name}: loss at epoch {epochs}, seeds here: {budget['seeds']}"
         tables[title] = table("optimizer", rows(curves, known, floor(problem)))
     return Reproduction(draw(found), claims, over_seeds(found), tables)
 
