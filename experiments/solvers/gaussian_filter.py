@@ -5,10 +5,8 @@ y′ = f(t, y) at the end of every step. A step begins with the slope that the e
 the belief is about y alone, and f may jump from one step to the next.
 
 A solver of our own, because its derivatives have to be right. The library for this, probdiffeq
-0.9.2, holds the orthogonal factor of its QR decompositions constant when it differentiates. In
-float64, on the likelihood of 25 points by the equations of Lotka and Volterra, its derivative along
-a direction is 12 % from the difference of values with an uncertain start; with a known one, and
-with its isotropic covariances, Hessian-vector products are not finite.
+0.9.2, holds the orthogonal factor of its QR decompositions constant when it differentiates, so that
+derivatives of a likelihood are not those of its values.
 """
 
 from __future__ import annotations
