@@ -10,7 +10,8 @@ from ._acquisition import (
 )
 from ._adameka import adameka
 from ._arguments import close_over
-from ._average import average_iterates, eval_params
+from ._average import average_iterates
+from ._eval_params import eval_params
 from ._expected_improvement import scale_by_expected_improvement
 from ._kalman_filter import scale_by_kalman_filter
 from ._meka import meka

@@ -31,7 +31,7 @@ def adameka(
     """Self-tuning descent on the direction of Adam: the best default for neural networks.
 
         m ← β₁ m + (1 − β₁) g,    v ← β₂ v + (1 − β₂) g²,    d = −m̂ / (√v̂ + ε) − λ θ
-        θ ← θ + τ d,    θ̄ ← θ̄ + 10/(k + 10) (θ − θ̄)
+        θ ← θ + τ d
 
     That is `optax.chain(scale_by_adam(), add_decayed_weights(λ), scale_by_expected_improvement())`
     with the gradient handed on as `grad=`, and two differences: the averages are kept in float32 or

@@ -1,4 +1,4 @@
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import optax
 
 from ..curvature._tree import PyTree, all_finite, widen, zeros_like
 
-_HEAD_START = 10  # the average spans about the last count/10 iterates
+_SPAN = 10.0  # the average spans about the last count/10 iterates
 
 
 class AverageState(NamedTuple):
@@ -21,9 +21,9 @@ class AverageState(NamedTuple):
     average: PyTree
 
 
-def average_weight(count: jax.Array, shorter: float = 1.0) -> jax.Array:
-    """Weight of the newest of `count + 1` iterates in an average over so much less than a tenth."""
-    return shorter * _HEAD_START / (count + shorter * _HEAD_START)
+def average_weight(count: jax.Array, span: float) -> jax.Array:
+    """Weight of the newest of `count + 1` iterates in an average over the last count/span."""
+    return span / (count + span)
 
 
 def average_iterates() -> optax.GradientTransformationExtraArgs:
@@ -69,7 +69,7 @@ def average_iterates() -> optax.GradientTransformationExtraArgs:
                 "tx.update(grads, state, params, …)."
             )
         iterate = jax.tree.map(jnp.add, widen(params), widen(updates))
-        rate = average_weight(state.count)
+        rate = average_weight(state.count, _SPAN)
         average = jax.tree.map(lambda a, x: a + rate * (x - a), state.average, iterate)
         # A step that leads nowhere is left out: the average outlives what training does not.
         finite = all_finite(iterate)
@@ -77,43 +77,3 @@ def average_iterates() -> optax.GradientTransformationExtraArgs:
         return updates, AverageState(count, optax.tree.where(finite, average, state.average))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def eval_params(state: Any, params: PyTree) -> PyTree:
-    """Parameters to evaluate at: the average kept in an optimizer state, if there is one.
-
-    Args:
-      state: optimizer state, a pytree, of a chain that holds `average_iterates` anywhere.
-      params: the current parameters.
-
-    Returns:
-      The average, in the dtypes of `params`; `params` themselves where no average is kept or
-      nothing has been averaged yet.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> from mekax.optimizers import eval_params
-      >>> params = jnp.array([1.0])
-      >>> eval_params(optax.sgd(0.1).init(params), params).tolist()
-      [1.0]
-    """
-
-    def is_average(node: Any) -> bool:
-        return isinstance(node, AverageState)
-
-    for found in filter(is_average, jax.tree.leaves(state, is_leaf=is_average)):
-        params = _read(found, params)
-    return params
-
-
-def _read(state: AverageState, params: PyTree) -> PyTree:
-    def leaf(mean: Any, p: Any) -> Any:
-        if _absent(mean):  # held by a mask, or trained by another group of `optax.partition`
-            return p
-        return jnp.where(state.count > 0, mean.astype(jnp.result_type(p)), p)
-
-    return jax.tree.map(leaf, state.average, params, is_leaf=_absent)
-
-
-def _absent(node: Any) -> bool:
-    return node is None or isinstance(node, optax.MaskedNode)

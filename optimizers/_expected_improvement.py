@@ -78,10 +78,10 @@ def scale_by_expected_improvement(
     which is made at every step until the trust region has learned from 20 (always, with
     `newton_trust_region`), at every tenth from then on, and where the slope after a step
     contradicts what is remembered. In between, a new direction is taken to bend as the last did.
-    At every tenth step the losses at the iterate and at two averages are compared as well.
+    At every tenth step the losses at the iterate and along two averages are compared as well.
 
-    Evaluate and deploy at `eval_params(state, params)`, the average over about the last tenth of
-    all iterates; go on training from `params`.
+    Evaluate and deploy at `eval_params(state, params)`, which lies between the two, where the losses
+    were lowest; go on training from `params`.
 
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
     is blamed, and the parameters return to the last good point; where they are bad there too, the
@@ -390,7 +390,7 @@ def move(
     home = new.outcome == Outcome.RETURNED
     average = last_good
     if isinstance(horizon, HorizonState) and evidence is not None:
-        average = optax.tree.cast_like(horizon.average.average, params)
+        average = optax.tree.cast_like(horizon.average, params)
         horizon = follow(horizon, params, good, home, evidence.changed)
 
     def leaf(update: jax.Array, p: jax.Array, before: jax.Array, mean: jax.Array) -> jax.Array:

@@ -11,11 +11,12 @@ from ..curvature import AxisName, ValueBelief, ValueFn, correct_value, mean_and_
 from ..curvature._mapped_axis import as_local
 from ..curvature._tree import PyTree, finite_scalars, real_dtype, safe_sqrt, widen, zeros_like
 from ..curvature._validation import per_example_losses
-from ._average import AverageState, average_weight
+from ._average import average_weight
 from ._observation import branch, cast_like
 from ._trust_region import Evidence
 
-_RECENT = 4.0  # the short average spans so much less than the long one
+_LONG, _SHORT = 5.0, 40.0  # each average spans about the last count/5 and count/40 iterates
+_MIDDLE = 1 / 3  # of the way from one to the other: like an average over the last tenth
 _SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
 _CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
 _LARGE = 10.0  # multiples of what the loss usually is away from that of the average
@@ -24,23 +25,33 @@ _EARLY = 50  # iterates, before which the average is no place to return to
 
 
 class HorizonState(NamedTuple):
-    """Two averages of the iterates, and what is known of the losses there.
+    """Two averages of the iterates, and what is known of the losses on the line through them.
 
     Attributes:
-      average: θ̄, over about the last tenth of all iterates: where to evaluate.
-      recent: θ̃, over about the last fortieth.
-      difference: belief about D = ℓ(θ̃) − ℓ(θ̄), an average over about the last fifth of all looks.
-      level: belief about ℓ(θ̄), filtered; a variance of 0 before any.
-      usual: |ℓ(θ) − ℓ(θ̄)|, averaged: the scale on which a rise is large.
-      surprises: looks in a row at which ℓ(θ̄) lay above what was believed, int32.
+      count: iterates averaged, int32.
+      long: θ̄, over about the last fifth of all iterates.
+      short: θ̃, over about the last fortieth.
+      difference: belief about D = ℓ(θ̃) − ℓ(θ̂), an average over about the last fifth of all looks,
+        where θ̂ = θ̄ + ⅓ (θ̃ − θ̄).
+      lag: the same about D̄ = ℓ(θ̄) − ℓ(θ̂).
+      level: belief about ℓ(θ̂), filtered; a variance of 0 before any.
+      usual: |ℓ(θ) − ℓ(θ̂)|, averaged: the scale on which a rise is large.
+      surprises: looks in a row at which ℓ(θ̂) lay above what was believed, int32.
     """
 
-    average: AverageState
-    recent: PyTree
+    count: jax.Array
+    long: PyTree
+    short: PyTree
     difference: ValueBelief
+    lag: ValueBelief
     level: ValueBelief
     usual: jax.Array
     surprises: jax.Array
+
+    @property
+    def average(self) -> PyTree:
+        """Where to evaluate: the minimum of the parabola through the three losses, from θ̄ to θ̃."""
+        return _between(self, lowest(self.difference.mean, self.lag.mean))
 
     def metrics(self) -> dict[str, jax.Array]:
         """Scalars for `mekax.optimizers.metrics`, where they are explained."""
@@ -55,9 +66,11 @@ def init_horizon(params: PyTree) -> HorizonState:
     dtype = real_dtype(*jax.tree.leaves(params))
 
     return HorizonState(
-        average=AverageState(jnp.zeros((), jnp.int32), zeros_like(params, wide=True)),
-        recent=zeros_like(params, wide=True),
+        count=jnp.zeros((), jnp.int32),
+        long=zeros_like(params, wide=True),
+        short=zeros_like(params, wide=True),
         difference=_unknown(dtype),
+        lag=_unknown(dtype),
         level=_unknown(dtype),
         usual=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
@@ -72,33 +85,33 @@ def look_back(
     interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState, Evidence]:
-    """Compare the losses of a batch at both averages and at the iterate, every so many steps.
+    """Compare the losses of a batch along the averages and at the iterate, every so many steps.
 
-        D ← D + w (mean_i [ℓ_i(θ̃) − ℓ_i(θ̄)] − D),    V ← (1 − w)² V + w² Var_i[ℓ_i(θ̃) − ℓ_i(θ̄)]/n
+        D ← D + w (mean_i [ℓ_i(θ̃) − ℓ_i(θ̂)] − D),    V ← (1 − w)² V + w² Var_i[ℓ_i(θ̃) − ℓ_i(θ̂)]/n
 
-    with w = 5/(j + 5) after j looks.
+    with w = 5/(j + 5) after j looks; θ̂ = θ̄ + ⅓ (θ̃ − θ̄) stands for an average over the last tenth.
 
-    D < 0: the long average lags behind, and progress rules; D > 0: noise rules even in the average.
+    D < 0: that average lags behind, and progress rules; D > 0: noise rules even in the average.
     Differences are paired by example, so their variance is that of what differs. At the start all
     averages are one, and D is 0 for certain.
     """
     due = jax.lax.rem(step, jnp.asarray(interval, step.dtype)) == 0
-    first = state.average.count == 0
-    unseen = (jnp.zeros(3, state.usual.dtype), jnp.zeros(3, state.usual.dtype))
+    first = state.count == 0
+    unseen = (jnp.zeros(4, state.usual.dtype), jnp.zeros(4, state.usual.dtype))
 
     def compare() -> tuple[jax.Array, jax.Array]:
         def point(average: PyTree) -> PyTree:
             return optax.tree.where(first, params, optax.tree.cast_like(average, params))
 
-        points = [params, point(state.recent), point(state.average.average)]
-        here, recent, average = losses_at(value_fn, points, axis_name)
-        seen = jnp.stack((recent - average, here - average, average), axis=-1)
+        points = [params, point(state.short), point(_between(state, _MIDDLE)), point(state.long)]
+        here, short, middle, long = losses_at(value_fn, points, axis_name)
+        seen = jnp.stack((short - middle, long - middle, here - middle, middle), axis=-1)
         return cast_like(mean_and_variance(seen, axis_name), unseen)
 
     mean, variance = branch(due, compare, lambda: unseen)
-    gap, excess, level = (ValueBelief(mean[i], variance[i]) for i in range(3))
-    known = due & ~first & finite_scalars((gap, excess, level))
-    settled = known & (state.average.count >= _EARLY)
+    gap, lag, excess, level = (ValueBelief(mean[i], variance[i]) for i in range(4))
+    known = due & ~first & finite_scalars((gap, lag, excess, level))
+    settled = known & (state.count >= _EARLY)
 
     risen = settled & (
         excess.mean > jnp.maximum(_SIGNIFICANT * safe_sqrt(excess.variance), _LARGE * state.usual)
@@ -109,13 +122,14 @@ def look_back(
     )
     surprises = jnp.where(surprise, state.surprises + 1, 0)
     changed = surprises >= 2
-    looks = state.average.count / interval
+    looks = state.count / interval
     weight = _LOOKS / (looks + _LOOKS)
     away = jnp.where(known & ~risen, jnp.abs(excess.mean) - state.usual, 0.0)
     new = state._replace(
         difference=optax.tree.where(
             known, _averaged(state.difference, gap, weight), state.difference
         ),
+        lag=optax.tree.where(known, _averaged(state.lag, lag, weight), state.lag),
         level=optax.tree.where(known & ~surprise, _filtered(state.level, level), state.level),
         usual=state.usual + weight * away,
         surprises=jnp.where(due, surprises, state.surprises),
@@ -123,12 +137,35 @@ def look_back(
     dtype = state.usual.dtype
     afresh = state._replace(
         difference=_unknown(dtype),
+        lag=_unknown(dtype),
         level=_unknown(dtype),
         usual=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
     )
     new = cast_like(optax.tree.where(changed, afresh, new), state)
     return new, Evidence(new.difference, risen & ~changed, changed)
+
+
+def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:
+    """Where between two averages the loss is lowest: at the minimum of the parabola, or at an end.
+
+        (D + 8 D̄)/(6 (D + 2 D̄)), kept from 0, the long average, to 1, the short one
+
+    Args:
+      difference: D, of the loss at 1 and that at ⅓.
+      lag: D̄, of the loss at 0 and that at ⅓.
+
+    Returns:
+      The place; ⅓ while nothing is known.
+    """
+    bend = difference + 2 * lag
+    inside = (difference + 8 * lag) / (6 * jnp.where(bend > 0, bend, 1.0))
+    end = jnp.where(difference == lag, _MIDDLE, jnp.where(difference < lag, 1.0, 0.0))
+    return jnp.where(bend > 0, jnp.clip(inside, 0.0, 1.0), end)
+
+
+def _between(state: HorizonState, place: jax.typing.ArrayLike) -> PyTree:
+    return jax.tree.map(lambda a, b: a + place * (b - a), state.long, state.short)
 
 
 def _unknown(dtype: Any) -> ValueBelief:
@@ -168,27 +205,27 @@ def follow(
 ) -> HorizonState:
     """Take an iterate into the averages.
 
-        θ̄ ← θ̄ + 10/(k + 10) (θ − θ̄),    θ̃ ← θ̃ + 40/(k + 40) (θ − θ̃)
+        θ̄ ← θ̄ + 5/(k + 5) (θ − θ̄),    θ̃ ← θ̃ + 40/(k + 40) (θ − θ̃)
 
     Args:
       state: the averages.
       params: θ.
       good: whether the iterate is taken in.
-      home: whether training returns to θ̄, from where θ̃ starts again.
+      home: whether training returns to their `average`, from where both start again.
       fresh: whether the averages start again at θ.
     """
-    count = jnp.where(fresh, 0, state.average.count)
+    count = jnp.where(fresh, 0, state.count)
     taken = good & ~home
-    long = average_weight(count)
-    short = average_weight(count, _RECENT)
-    mean = jax.tree.map(
-        lambda a, p: jnp.where(taken, a + long * (p - a), a), state.average.average, widen(params)
+
+    def take(average: PyTree, span: float) -> PyTree:
+        weight = average_weight(count, span)
+        return jax.tree.map(
+            lambda a, p, m: jnp.where(taken, a + weight * (p - a), jnp.where(good & home, m, a)),
+            *(average, widen(params), state.average),
+        )
+
+    return state._replace(
+        count=jnp.where(taken, jnp.asarray(optax.safe_increment(count)), state.count),
+        long=take(state.long, _LONG),
+        short=take(state.short, _SHORT),
     )
-    recent = jax.tree.map(
-        lambda a, p, m: jnp.where(taken, a + short * (p - a), jnp.where(good & home, m, a)),
-        state.recent,
-        widen(params),
-        state.average.average,
-    )
-    count = jnp.where(taken, jnp.asarray(optax.safe_increment(count)), state.average.count)
-    return state._replace(average=AverageState(count, mean), recent=recent)

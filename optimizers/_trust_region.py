@@ -50,10 +50,10 @@ class Evidence(NamedTuple):
     """What the averages say, by now; scalars.
 
     Attributes:
-      difference: belief about D = ℓ(θ̃) − ℓ(θ̄), of the short average and the long one.
-      risen: whether the loss at the iterate lies so far above that of the long average that the
+      difference: belief about D = ℓ(θ̃) − ℓ(θ̂), of a short average and one over the last tenth.
+      risen: whether the loss at the iterate lies so far above that of the average that the
         steps have done harm.
-      changed: whether the loss at the long average has itself risen: the problem is another one.
+      changed: whether the loss at the average has itself risen: the problem is another one.
     """
 
     difference: ValueBelief
@@ -187,10 +187,10 @@ def adaptive_trust_region(
     leaves s = 0; one of twice that length, beyond which steps grow from one to the next, leaves
     s = h/2.
 
-    Between the two decides D, the loss at a short average of the iterates less that at a long one:
-    D < 0 says that the long average lags behind, and steps may grow to the edge and a little over
-    it, where curvature gives way; D > 0 says that noise rules even in the average, and steps shrink
-    until they end just short of the minimum of the line. E[(−D)⁺]/E|D|, the expected improvement of
+    Between the two decides D, the loss at an average of the last fortieth of the iterates less that
+    at one of the last tenth: D < 0 says that the longer one lags behind, and steps may grow to the
+    edge and a little over it, where curvature gives way; D > 0 says that noise rules even there,
+    and steps shrink until they end just short of the minimum of the line. E[(−D)⁺]/E|D|, the expected improvement of
     going on as a part of all that is expected to change, is ½ while nothing is known of D, and 0 or
     1 once it is sure.
 
