@@ -80,7 +80,7 @@ def scale_by_expected_improvement(
     contradicts what is remembered. In between, a new direction is taken to bend as the last did.
     At every tenth step the losses at the iterate and along two averages are compared as well.
 
-    Evaluate and deploy at `eval_params(state, params)`, which lies between the two, where the losses
+    Evaluate and deploy at `eval_params(state, params)`, which lies between the two, where losses
     were lowest; go on training from `params`.
 
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step

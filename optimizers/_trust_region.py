@@ -190,9 +190,9 @@ def adaptive_trust_region(
     Between the two decides D, the loss at an average of the last fortieth of the iterates less that
     at one of the last tenth: D < 0 says that the longer one lags behind, and steps may grow to the
     edge and a little over it, where curvature gives way; D > 0 says that noise rules even there,
-    and steps shrink until they end just short of the minimum of the line. E[(−D)⁺]/E|D|, the expected improvement of
-    going on as a part of all that is expected to change, is ½ while nothing is known of D, and 0 or
-    1 once it is sure.
+    and steps shrink until they end just short of the minimum of the line. E[(−D)⁺]/E|D|, the
+    expected improvement of going on as a part of all that is expected to change, is ½ while nothing
+    is known of D, and 0 or 1 once it is sure.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
