@@ -165,7 +165,10 @@ def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:
 
 
 def _between(state: HorizonState, place: jax.typing.ArrayLike) -> PyTree:
-    return jax.tree.map(lambda a, b: a + place * (b - a), state.long, state.short)
+    # The place in the precision of each leaf: that of the losses may be another.
+    return jax.tree.map(
+        lambda a, b: a + jnp.asarray(place, a.dtype) * (b - a), state.long, state.short
+    )
 
 
 def _unknown(dtype: Any) -> ValueBelief:
