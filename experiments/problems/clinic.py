@@ -52,15 +52,19 @@ class Model(NamedTuple):
 
     Attributes:
       init: `key -> params`, among them `log_noise` of each value.
-      bound: `(params, visits, key) -> scalar`, minus a lower bound of the likelihood, in nats for
-        each value measured.
-      forecast: `(params, visits, key) -> (n, 7)`, a sample of what the values are without their
-        noise, given those that are `seen`.
+      sample: `(params, visits, key) -> (forecast, bound)`. The forecast (n, 7) is a sample of what
+        the values are without their noise, given those that are `seen`; the bound () is minus a
+        lower bound of the likelihood, in nats for each value measured.
     """
 
     init: Callable[[jax.Array], PyTree]
-    bound: Callable[[PyTree, PyTree, jax.Array], jax.Array]
-    forecast: Callable[[PyTree, PyTree, jax.Array], jax.Array]
+    sample: Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, jax.Array]]
+
+    def forecast(self, params: PyTree, visits: PyTree, key: jax.Array) -> jax.Array:
+        return self.sample(params, visits, key)[0]
+
+    def bound(self, params: PyTree, visits: PyTree, key: jax.Array) -> jax.Array:
+        return self.sample(params, visits, key)[1]
 
 
 def latent_path(decoder: Decoder, *, latent: int, width: int) -> Model:
@@ -89,7 +93,6 @@ def latent_path(decoder: Decoder, *, latent: int, width: int) -> Model:
         }
 
     def sample(params: PyTree, visits: PyTree, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Predictions (n, 7), and minus the lower bound of the likelihood for each value."""
         mean, deviation = encode(params, visits)
         z0 = mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
         states = decoder.states(params["decoder"], z0, visits["time"] / UNIT)
@@ -105,7 +108,30 @@ def latent_path(decoder: Decoder, *, latent: int, width: int) -> Model:
         mean, log_deviation = jnp.split(head.apply(params["head"], states[0]), 2)
         return mean, jnp.exp(log_deviation)
 
-    return Model(init, lambda *given: sample(*given)[1], lambda *given: sample(*given)[0])
+    return Model(init, sample)
+
+
+def filtering(
+    path: Callable[[PyTree, PyTree, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+) -> Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, jax.Array]]:
+    """A model's `sample`, of a posterior that takes any of the values: all, or those `seen`.
+
+    Two paths, as the bound is of one given all values. Under `jit` what is not asked for costs
+    nothing.
+
+    Args:
+      path: `(params, visits, used, key) -> (predicted, divergence)`, values (n, 7) along a sample
+        of the posterior given those `used` (n, 7), and its divergence from the prior in nats.
+    """
+
+    def sample(params: PyTree, visits: PyTree, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        measured = visits["measured"]
+        predicted, divergence = path(params, visits, measured, key)
+        losses = negative_log_density(visits["value"], predicted, jnp.exp(params["log_noise"]))
+        bound = (jnp.sum(losses, where=measured) + divergence) / measured.sum()
+        return path(params, visits, seen(visits), key)[0], bound
+
+    return sample
 
 
 def forecasts(name: str, train: Visits, test: Visits, model: Model) -> Problem:
@@ -127,27 +153,24 @@ def forecasts(name: str, train: Visits, test: Visits, model: Model) -> Problem:
     def loss(params: PyTree, example: PyTree, key: jax.Array) -> jax.Array:
         return model.bound(params, in_precision_of(params, example), key)
 
-    def sampled(of: Callable[..., jax.Array], params: PyTree, visits: PyTree) -> jax.Array:
+    def judge(params: PyTree, visits: PyTree) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Mean and deviation of every value, (n, 7) each, and the bound."""
         keys = jax.random.split(example_key(visits["value"]), _SAMPLES)
-        return jax.vmap(partial(of, params, visits))(keys)
-
-    def forecast(params: PyTree, visits: PyTree) -> tuple[jax.Array, jax.Array]:
-        """Mean and deviation of every value, (n, 7) each."""
-        predicted = sampled(model.forecast, params, visits)
+        predicted, bounds = jax.vmap(partial(model.sample, params, visits))(keys)
         variance = predicted.var(axis=0) + jnp.exp(2 * params["log_noise"])
-        return predicted.mean(axis=0), jnp.sqrt(variance)
+        return predicted.mean(axis=0), jnp.sqrt(variance), bounds.mean()
 
     def measure_one(params: PyTree, example: PyTree) -> dict[str, jax.Array]:
         visits = in_precision_of(params, example)
         later = visits["measured"] & ~seen(visits)
-        mean, deviation = forecast(params, visits)
+        mean, deviation, bound = judge(params, visits)
         error, constant_error = (
             jnp.mean(jnp.square(guess - visits["value"]), where=later)
             for guess in (mean, visits["constant"])
         )
         inside = jnp.abs(visits["value"] - mean) < BAND * deviation
         return {
-            "loss": sampled(model.bound, params, visits).mean(),
+            "loss": bound,
             "forecast_error": error,
             "constant_error": constant_error,
             "band_coverage": jnp.mean(inside, where=later),
@@ -155,7 +178,7 @@ def forecasts(name: str, train: Visits, test: Visits, model: Model) -> Problem:
 
     def plot(params: PyTree, path: Path) -> None:
         shown = jax.tree.map(lambda leaf: jnp.asarray(leaf[:4]), test._asdict())
-        mean, deviation = jax.device_get(jax.jit(jax.vmap(partial(forecast, params)))(shown))
+        mean, deviation, _ = jax.device_get(jax.jit(jax.vmap(partial(judge, params)))(shown))
         _draw(name, test, mean, deviation, path)
 
     return Problem(
@@ -175,6 +198,11 @@ def forecasts(name: str, train: Visits, test: Visits, model: Model) -> Problem:
 def seen(visits: PyTree) -> jax.Array:
     """Whether a value is one of those to forecast from, shape (n, 7)."""
     return visits["measured"] & (visits["time"] <= SEEN_UNTIL)[:, None]
+
+
+def told(used: jax.Array) -> jax.Array:
+    """Whether any of the values used (n, 7) are of a visit or a later one, shape (n,)."""
+    return jnp.cumsum(used.any(axis=1)[::-1])[::-1] > 0
 
 
 def encoded(visits: PyTree, used: jax.Array) -> jax.Array:

@@ -31,9 +31,9 @@ import jax.numpy as jnp
 
 from ..models import Recurrent, SmoothMLP
 from ..problem import Problem, PyTree, Source
-from .clinic import ENCODED, UNIT, Model, encoded, forecasts, seen
+from .clinic import ENCODED, UNIT, Model, encoded, filtering, forecasts, told
 from .clinic_visits import VALUES, pbcseq
-from .common import kl, negative_log_density
+from .common import kl
 
 _LATENT, _WIDTH = 6, 16
 
@@ -79,17 +79,15 @@ def deep_kalman_filter(*, latent: int, width: int) -> Model:
             "log_noise": jnp.zeros(len(VALUES)),
         }
 
-    def sample(
+    def path(
         params: PyTree, visits: PyTree, used: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Values (n, 7) along a sample of q given the values used, and its divergence."""
-        states = encoder.apply(params["encoder"], encoded(visits, used), used.any(axis=1))
-        mean, log_weight = jnp.split(head.apply(params["head"], states), 2, axis=1)
-        # Whether anything is told: by this visit or a later one.
-        told = jnp.cumsum(used.any(axis=1)[::-1])[::-1] > 0
-        weight = jnp.where(told[:, None], jnp.exp(log_weight), 0)
+        read = encoder.apply(params["encoder"], encoded(visits, used), used.any(axis=1))
+        mean, log_weight = jnp.split(head.apply(params["head"], read), 2, axis=1)
+        weight = jnp.where(told(used)[:, None], jnp.exp(log_weight), 0)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
-        since = jnp.diff(visits["time"] / UNIT)
+        since = jnp.diff(visits["time"]) / UNIT  # in this order, equal times differ by exactly 0
 
         def drawn(prior: Normal, given: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             """A state of q, and the divergence of q from the prior."""
@@ -110,19 +108,10 @@ def deep_kalman_filter(*, latent: int, width: int) -> Model:
         start = Normal(jnp.zeros_like(mean[0]), jnp.ones_like(mean[0]))
         z, divergence = drawn(start, tuple(x[0] for x in given))
         _, (later, more) = jax.lax.scan(advance, z, (since, tuple(x[1:] for x in given)))
-        path = jnp.concatenate([z[None], later])
-        return emission.apply(params["emission"], path), divergence + more.sum()
+        states = jnp.concatenate([z[None], later])
+        return emission.apply(params["emission"], states), divergence + more.sum()
 
-    def bound(params: PyTree, visits: PyTree, key: jax.Array) -> jax.Array:
-        measured = visits["measured"]
-        predicted, divergence = sample(params, visits, measured, key)
-        losses = negative_log_density(visits["value"], predicted, jnp.exp(params["log_noise"]))
-        return (jnp.sum(losses, where=measured) + divergence) / measured.sum()
-
-    def forecast(params: PyTree, visits: PyTree, key: jax.Array) -> jax.Array:
-        return sample(params, visits, seen(visits), key)[0]
-
-    return Model(init, bound, forecast)
+    return Model(init, filtering(path))
 
 
 def _transition(params: PyTree, target: Any, z: jax.Array, since: jax.Array) -> Normal:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import solvers
+from .. import data, solvers
 from ..models import SmoothMLP, lipswish
 from ..problem import Problem, PyTree, Source
 from . import densities
@@ -38,23 +38,33 @@ def checkerboard(name: str, source: Source) -> Problem:
     return density(name, examples, flow, batch_size=512, epochs=500)
 
 
-def residual_flow(*, blocks: int, width: int, randomized: bool = True) -> Flow:
+def table(name: str, source: Source) -> Problem:
+    """The density of measurements of cells."""
+    del source  # the data are built in
+    examples = data.cells()
+    flow = residual_flow(blocks=8, width=32, size=examples[0].shape[1])
+    return density(name, examples, flow, batch_size=64, epochs=60)
+
+
+def residual_flow(*, blocks: int, width: int, size: int = 2, randomized: bool = True) -> Flow:
     """Blocks x ↦ exp(a) x + b, x ↦ x + g(x), where g is a network that contracts.
 
     Args:
       blocks: how many.
       width: of the two hidden layers of g.
+      size: d of the points, 2 in the plane.
       randomized: whether determinants are estimated while training, by a random number of terms
-        of their power series; otherwise they are exact, which in the plane costs less.
+        of their power series; otherwise they are exact, by d derivatives, which in few dimensions
+        costs less.
     """
-    network: Any = SmoothMLP((width, width), 2, lipswish)
+    network: Any = SmoothMLP((width, width), size, lipswish)
 
     def init(key: jax.Array) -> PyTree:
         keys = jax.random.split(key, blocks)
         return {
-            "network": jax.vmap(lambda key: network.init(key, jnp.zeros(2)))(keys),
-            "log_scale": jnp.zeros((blocks, 2)),
-            "shift": jnp.zeros((blocks, 2)),
+            "network": jax.vmap(lambda key: network.init(key, jnp.zeros(size)))(keys),
+            "log_scale": jnp.zeros((blocks, size)),
+            "shift": jnp.zeros((blocks, size)),
         }
 
     def residual(block: PyTree) -> Callable[[jax.Array], jax.Array]:

@@ -13,7 +13,7 @@ from mekax.experiments.problems import autoencoder, classification, text
 NAMES = [name for name, entry in registry.PROBLEMS.items() if entry.dataset is None]
 LARGE = [name for name in NAMES if "for a GPU" in registry.PROBLEMS[name].description]
 BUILT_IN = [name for name in NAMES if name not in LARGE]
-NEEDS = {"vowels-cde": "aeon"}  # packages that are not among the dependencies
+NEEDS = {"vowels-cde": "aeon", "motion-slds": "aeon"}  # packages that are no dependencies
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
