@@ -37,7 +37,7 @@ FAULTS = {
 
 
 def trained(tx, change=lambda grads: grads, steps=400, raw=False):
-    """The median over three runs of the loss where the rule says to evaluate, and all mismatches.
+    """The median over 24 runs of the loss where the rule says to evaluate, and all mismatches.
 
     The median, because a run may linger on a plateau.
     """
@@ -56,7 +56,7 @@ def trained(tx, change=lambda grads: grads, steps=400, raw=False):
         (params, state), mismatches = jax.lax.scan(step, (PARAMS, tx.init(PARAMS)), keys)
         return losses(eval_params(state, params), jnp.arange(2000)).mean(), mismatches
 
-    found, mismatches = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 3))
+    found, mismatches = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), 24))
     return np.median(found), np.asarray(mismatches)
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_seen_where_all_is_right(right):
 def test_a_gradient_of_another_length_shows_and_does_no_harm(fault, right):
     loss, mismatches = trained(adameka(), FAULTS[fault])
     assert np.mean(mismatches > 0.5) > 0.95  # all but slopes lost in rounding
-    assert loss < 1.5 * right[0]
+    assert loss < 1.2 * right[0]
 
 
 def test_a_wrong_sign_shows_and_ends_no_training():
