@@ -7,9 +7,12 @@ import jax
 import pytest
 
 # The suite is a thousand small programs that run for a moment. XLA's older kernel emitters, without
-# optimization, compile them in half the time; what its defaults make of them, the README's example
-# and the benchmark's smoke profile show.
-_QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+# optimization, compile them in half the time, and without XLA's checks of its own passes in a bit
+# less; what its defaults make of them, the README's example and the benchmark's smoke profile show.
+_QUICK = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 "
+    "--xla_disable_hlo_passes=hlo-verifier"
+)
 
 
 def pytest_configure(config):
