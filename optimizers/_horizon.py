@@ -33,7 +33,7 @@ class HorizonState(NamedTuple):
       short: θ̃, over about the last fortieth.
       difference: belief about D = ℓ(θ̃) − ℓ(θ̂), an average over about the last fifth of all looks,
         where θ̂ = θ̄ + ⅓ (θ̃ − θ̄).
-      lag: the same about D̄ = ℓ(θ̄) − ℓ(θ̂).
+      lag: D̄ = ℓ(θ̄) − ℓ(θ̂), averaged likewise.
       level: belief about ℓ(θ̂), filtered; a variance of 0 before any.
       usual: |ℓ(θ) − ℓ(θ̂)|, averaged: the scale on which a rise is large.
       surprises: looks in a row at which ℓ(θ̂) lay above what was believed, int32.
@@ -43,7 +43,7 @@ class HorizonState(NamedTuple):
     long: PyTree
     short: PyTree
     difference: ValueBelief
-    lag: ValueBelief
+    lag: jax.Array
     level: ValueBelief
     usual: jax.Array
     surprises: jax.Array
@@ -51,7 +51,7 @@ class HorizonState(NamedTuple):
     @property
     def average(self) -> PyTree:
         """Where to evaluate: the minimum of the parabola through the three losses, from θ̄ to θ̃."""
-        return _between(self, lowest(self.difference.mean, self.lag.mean))
+        return _between(self, lowest(self.difference.mean, self.lag))
 
     def metrics(self) -> dict[str, jax.Array]:
         """Scalars for `mekax.optimizers.metrics`, where they are explained."""
@@ -70,7 +70,7 @@ def init_horizon(params: PyTree) -> HorizonState:
         long=zeros_like(params, wide=True),
         short=zeros_like(params, wide=True),
         difference=_unknown(dtype),
-        lag=_unknown(dtype),
+        lag=jnp.zeros((), dtype),
         level=_unknown(dtype),
         usual=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
@@ -129,7 +129,7 @@ def look_back(
         difference=optax.tree.where(
             known, _averaged(state.difference, gap, weight), state.difference
         ),
-        lag=optax.tree.where(known, _averaged(state.lag, lag, weight), state.lag),
+        lag=state.lag + weight * jnp.where(known, lag.mean - state.lag, 0.0),
         level=optax.tree.where(known & ~surprise, _filtered(state.level, level), state.level),
         usual=state.usual + weight * away,
         surprises=jnp.where(due, surprises, state.surprises),
@@ -137,7 +137,7 @@ def look_back(
     dtype = state.usual.dtype
     afresh = state._replace(
         difference=_unknown(dtype),
-        lag=_unknown(dtype),
+        lag=jnp.zeros((), dtype),
         level=_unknown(dtype),
         usual=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
@@ -149,7 +149,7 @@ def look_back(
 def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:
     """Where between two averages the loss is lowest: at the minimum of the parabola, or at an end.
 
-        (D + 8 D̄)/(6 (D + 2 D̄)), kept from 0, the long average, to 1, the short one
+        1/6 + D̄/(D + 2 D̄), kept from 0, the long average, to 1, the short one
 
     Args:
       difference: D, of the loss at 1 and that at ⅓.
@@ -159,7 +159,7 @@ def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:
       The place; ⅓ while nothing is known.
     """
     bend = difference + 2 * lag
-    inside = (difference + 8 * lag) / (6 * jnp.where(bend > 0, bend, 1.0))
+    inside = 1 / 6 + lag / jnp.where(bend > 0, bend, 1.0)
     end = jnp.where(difference == lag, _MIDDLE, jnp.where(difference < lag, 1.0, 0.0))
     return jnp.where(bend > 0, jnp.clip(inside, 0.0, 1.0), end)
 
