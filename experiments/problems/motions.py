@@ -10,19 +10,18 @@ arXiv:1811.00075.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from .packaged import require, unexpected
+from .packaged import WITHOUT_DEPENDENCIES, series, unexpected
 
 CHANNELS = 6
 ACTIVITIES = ("Badminton", "Running", "Standing", "Walking")
 PIECE = 25  # times: two and a half seconds
 _RECORDINGS, _TIMES = 40, 100  # in each of the two files
-# Its dependencies hold back the versions of numpy and pandas, and the files need none of them.
-_INSTALL = "--no-deps "
+_unexpected = partial(unexpected, "aeon", options=WITHOUT_DEPENDENCIES)
 
 
 class Motions(NamedTuple):
@@ -44,9 +43,7 @@ def basic_motions() -> tuple[Motions, Motions]:
     Raises:
       UsageError: if aeon is not installed, or its files are not as expected.
     """
-    package = require("aeon", "the data set BasicMotions", _INSTALL)
-    folder = Path(package.__path__[0]) / "datasets" / "data" / "BasicMotions"
-    train, test = (_read(folder / f"BasicMotions_{part}.ts") for part in ("TRAIN", "TEST"))
+    train, test = map(_read, ("TRAIN", "TEST"))
     mean, deviation = train.value.mean(axis=(0, 1)), train.value.std(axis=(0, 1))
     learned, judged = (
         part._replace(value=((part.value - mean) / deviation).astype(np.float32))
@@ -55,22 +52,19 @@ def basic_motions() -> tuple[Motions, Motions]:
     return learned, judged
 
 
-def _read(file: Path) -> Motions:
-    """Recordings in a file whose lines are `channel:…:channel:label`, with commas in a channel."""
-    if not file.is_file():
-        raise unexpected("aeon", file, "a file of motions", "none", _INSTALL)
-    lines = file.read_text(encoding="utf-8").splitlines()
-    rows = [line.split(":") for line in lines if line.strip() and line[0] not in "#@"]
+def _read(part: str) -> Motions:
+    """Recordings of a part, cut into pieces."""
+    file, rows = series("BasicMotions", part, "motions")
     try:
         value = np.array([[channel.split(",") for channel in row[:-1]] for row in rows], float)
         label = np.array([ACTIVITIES.index(row[-1]) for row in rows], np.int32)
     except ValueError as error:
         expected = f"{CHANNELS} channels of {_TIMES} numbers, and an activity"
-        raise unexpected("aeon", file, expected, f"others ({error})", _INSTALL) from error
+        raise _unexpected(file, expected, f"others ({error})") from error
     if value.shape != (_RECORDINGS, CHANNELS, _TIMES) or not np.isfinite(value).all():
         expected = f"{_RECORDINGS} recordings of {CHANNELS} channels and {_TIMES} finite numbers"
         found = f"numbers of shape {value.shape}, {np.isfinite(value).sum()} of them finite"
-        raise unexpected("aeon", file, expected, found, _INSTALL)
+        raise _unexpected(file, expected, found)
     pieces = np.arcsinh(value).transpose(0, 2, 1).reshape(-1, PIECE, CHANNELS)
     order = np.random.default_rng(2020).permutation(len(pieces))
     return Motions(pieces[order], np.repeat(label, _TIMES // PIECE)[order])

@@ -13,6 +13,10 @@ import numpy as np
 
 from ..errors import UsageError
 
+# Of aeon only files are read. Its dependencies hold back the versions of numpy and pandas, and are
+# not needed for that.
+WITHOUT_DEPENDENCIES = "--no-deps "
+
 
 def require(package: str, what: str, options: str = "") -> ModuleType:
     """Import a package that ships data.
@@ -50,6 +54,28 @@ def unexpected(
         f"expected {expected} in {where}, found {found}. Install the package again: "
         f"pip install --force-reinstall {options}{package}."
     )
+
+
+def series(item: str, part: str, what: str) -> tuple[Path, list[list[str]]]:
+    """Fields of the lines of a data set that comes with aeon: each channel, and then the label.
+
+    Args:
+      item: name of the data set.
+      part: `TRAIN` or `TEST`.
+      what: its lines are.
+
+    Returns:
+      The file, and for each line texts; that of a channel has commas between its numbers.
+
+    Raises:
+      UsageError: if aeon is not installed, or has no such file.
+    """
+    package = require("aeon", f"the data set {item}", WITHOUT_DEPENDENCIES)
+    file = Path(package.__path__[0]) / "datasets" / "data" / item / f"{item}_{part}.ts"
+    if not file.is_file():
+        raise unexpected("aeon", file, f"a file of {what}", "none", WITHOUT_DEPENDENCIES)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return file, [line.split(":") for line in lines if line.strip() and line[0] not in "#@"]
 
 
 def table(package: str, item: str, columns: Sequence[str]) -> dict[str, np.ndarray]:

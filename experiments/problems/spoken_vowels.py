@@ -10,18 +10,17 @@ Regions*, Pattern Recognition Letters 20 (1999).
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from .packaged import require, unexpected
+from .packaged import WITHOUT_DEPENDENCIES, series, unexpected
 
 CHANNELS, SPEAKERS = 12, 9
 TRAIN, TEST = 270, 370
 LONGEST = 29
-# Its dependencies hold back the versions of numpy and pandas, and the file needs none of them.
-_INSTALL = "--no-deps "
+_unexpected = partial(unexpected, "aeon", options=WITHOUT_DEPENDENCIES)
 
 
 class Utterances(NamedTuple):
@@ -45,10 +44,7 @@ def japanese_vowels() -> tuple[Utterances, Utterances]:
     Raises:
       UsageError: if aeon is not installed, or its files are not as expected.
     """
-    package = require("aeon", "the data set JapaneseVowels", _INSTALL)
-    folder = Path(package.__path__[0]) / "datasets" / "data" / "JapaneseVowels"
-    parts = (("TRAIN", TRAIN), ("TEST", TEST))
-    train, test = (_read(folder / f"JapaneseVowels_{name}.ts", count) for name, count in parts)
+    train, test = _read("TRAIN", TRAIN), _read("TEST", TEST)
     known = np.concatenate([v[:n] for v, n in zip(train.value, train.length, strict=True)])
     mean, deviation = known.mean(axis=0), known.std(axis=0)
     learned, judged = (
@@ -58,27 +54,24 @@ def japanese_vowels() -> tuple[Utterances, Utterances]:
     return learned, judged
 
 
-def _read(file: Path, count: int) -> Utterances:
-    """Utterances in a file whose lines are `channel:…:channel:label`, with commas in a channel."""
-    if not file.is_file():
-        raise unexpected("aeon", file, "a file of utterances", "none", _INSTALL)
-    lines = file.read_text(encoding="utf-8").splitlines()
-    rows = [line.split(":") for line in lines if line.strip() and line[0] not in "#@"]
+def _read(part: str, count: int) -> Utterances:
+    """Utterances of a part, in random order."""
+    file, rows = series("JapaneseVowels", part, "utterances")
     if len(rows) != count:
-        raise unexpected("aeon", file, f"{count} utterances", f"{len(rows)}", _INSTALL)
+        raise _unexpected(file, f"{count} utterances", f"{len(rows)}")
     try:
-        series = [
+        spoken = [
             np.array([channel.split(",") for channel in row[:-1]], float).T.reshape(-1, CHANNELS)
             for row in rows
         ]
         label = np.array([row[-1] for row in rows], np.int32) - 1
     except ValueError as error:
         expected = f"{CHANNELS} channels of numbers, and a label"
-        raise unexpected("aeon", file, expected, f"others ({error})", _INSTALL) from error
-    length = np.array([len(one) for one in series], np.int32)
+        raise _unexpected(file, expected, f"others ({error})") from error
+    length = np.array([len(one) for one in spoken], np.int32)
     if not (length.min() > 1 and length.max() <= LONGEST and set(label) == set(range(SPEAKERS))):
         expected = f"lengths up to {LONGEST}, of {SPEAKERS} men"
-        raise unexpected("aeon", file, expected, "others", _INSTALL)
-    value = [np.pad(one, ((0, LONGEST - len(one)), (0, 0)), "edge") for one in series]
+        raise _unexpected(file, expected, "others")
+    value = [np.pad(one, ((0, LONGEST - len(one)), (0, 0)), "edge") for one in spoken]
     order = np.random.default_rng(2020).permutation(count)
     return Utterances(np.stack(value)[order], length[order], label[order])
