@@ -146,17 +146,13 @@ def turn(x: jax.Array, times: int, places: tuple[int, int], turns: int) -> jax.A
 
 def _draw(name: str, label: np.ndarray, told: np.ndarray, file: Path) -> None:
     """How often which digit is taken for which."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
     from ..plots import figure, save
 
-    count = np.zeros((label.max() + 1,) * 2, int)
-    np.add.at(count, (label, told), 1)
     fig = figure(4.5, 4.5)
     axes = fig.add_subplot()
-    axes.imshow(count, cmap="Blues")
-    for (row, column), value in np.ndenumerate(count):
-        if value:
-            color = "white" if value > count.max() / 2 else "black"
-            axes.text(column, row, str(value), ha="center", va="center", color=color, fontsize=8)
-    axes.set(xlabel="told", ylabel="shown", xticks=range(len(count)), yticks=range(len(count)))
+    ConfusionMatrixDisplay.from_predictions(label, told, ax=axes, cmap="Blues", colorbar=False)
+    axes.set(xlabel="told", ylabel="shown")
     axes.set_title(f"{name}: turned test digits", fontsize=10)
     save(fig, file)
