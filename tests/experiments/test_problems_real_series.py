@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from jax.flatten_util import ravel_pytree
 from mekax.experiments import data, registry
 from mekax.experiments.errors import UsageError
 from mekax.experiments.models import SmoothMLP
 from mekax.experiments.problems import clinic, clinic_sde, clinic_visits, flow, residual_flow
 from mekax.optimizers import adameka
+from problem_checks import check_derivatives, learn
 
 POINTS = tuple(part[:, :3] for part in data.cells())
 
@@ -28,69 +28,18 @@ def cells(width=4, blocks=2):
     return flow.density("small", POINTS, map_, batch_size=64, epochs=1)
 
 
-def moved(problem_or_model, scale, dtype=jnp.float32):
+def moved(model, scale):
     """Parameters away from symmetry, and the direction they were moved in."""
-    params = jax.tree.map(lambda p: p.astype(dtype), problem_or_model.init(jax.random.key(0)))
+    params = model.init(jax.random.key(0))
     keys = optax.tree.split_key_like(jax.random.key(1), params)
-    direction = jax.tree.map(lambda key, p: jax.random.normal(key, p.shape, dtype), keys, params)
+    direction = jax.tree.map(lambda key, p: jax.random.normal(key, p.shape), keys, params)
     return optax.tree.add_scale(params, scale, direction), direction
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("make", [visits, cells])
 def test_derivatives_of_every_example(make):
-    problem, eps = make(), 1e-5
-
-    @jax.jit
-    def compute():
-        params, direction = moved(problem, 0.1, jnp.float64)
-        batch = jax.tree.map(lambda leaf: leaf[:3], problem.data)
-        keys = jax.random.split(jax.random.key(2), 3)
-
-        def one(params, example, key):
-            value, grad = jax.value_and_grad(problem.loss)(params, example, key)
-            return value, ravel_pytree(grad)[0]
-
-        def shifted(by):
-            of = lambda p: jax.vmap(one, (None, 0, 0))(p, batch, keys)  # noqa: E731
-            point = optax.tree.add_scale(params, by, direction)
-            (value, grad), (_, product) = jax.jvp(of, (point,), (direction,))
-            return value, grad, product
-
-        around = jax.lax.map(shifted, jnp.array([0, eps, -eps]))
-        of_seed = lambda seed: problem.losses(params, batch, jax.random.key(seed))  # noqa: E731
-        return around, ravel_pytree(direction)[0], jax.lax.map(of_seed, jnp.array([2, 3]))
-
-    (value, grad, product), along, (losses, other) = compute()
-    np.testing.assert_allclose(grad[0] @ along, (value[1] - value[2]) / (2 * eps), rtol=1e-6)
-    error = np.linalg.norm(product[0] - (grad[1] - grad[2]) / (2 * eps), axis=1)
-    assert np.all(error <= 1e-6 * np.linalg.norm(product[0], axis=1))
-    np.testing.assert_allclose(losses, value[0], rtol=1e-12)
-    assert np.all(losses != other)
-
-
-def train(problem, steps):
-    """What is measured on 100 test examples before and after so many steps of adameka."""
-    tx = adameka()
-    rows = data.batches(0, 0, steps, problem.examples, problem.batch_size)
-
-    def step(carry, given):
-        (params, state), (index, row) = carry, given
-        batch, key = jax.tree.map(lambda leaf: leaf[row], problem.data), jax.random.key(index)
-        value_fn = lambda p: problem.losses(p, batch, key)  # noqa: E731
-        grads = jax.grad(lambda p: value_fn(p).mean())(params)
-        updates, state = tx.update(grads, state, params, value_fn=value_fn)
-        return (optax.apply_updates(params, updates), state), None
-
-    @jax.jit
-    def run():
-        start = problem.init(jax.random.key(0))
-        (end, _), _ = jax.lax.scan(step, (start, tx.init(start)), (jnp.arange(steps), rows))
-        few = jax.tree.map(lambda leaf: leaf[:100], problem.test)
-        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), start, end)
-        return jax.lax.map(lambda params: problem.measure(params, few), both)
-
-    return {name: values.mean(axis=1) for name, values in jax.device_get(run()).items()}
+    assert np.all(check_derivatives(make()))  # both are random
 
 
 # Visits
@@ -194,7 +143,7 @@ def test_a_latent_sde_forecasts_from_what_was_seen():
 
 
 def test_forecasts_by_a_latent_sde_are_learned():
-    found = train(visits(latent=3, width=6), 60)
+    found, _ = learn(visits(latent=3, width=6), adameka(), 60, few=100)
     assert found["forecast_error"][1] < 1.15 < 1.3 < found["forecast_error"][0]
     assert 0.8 < found["band_coverage"][1] < 0.98
     assert found["constant_error"][1] == found["constant_error"][0]
@@ -227,7 +176,7 @@ def test_flow_of_cells_is_learned_beyond_a_gaussian():
     points, few = data.cells()[0], data.cells()[1][:100]
     mean, covariance = points.mean(axis=0), np.cov(points.T, bias=True)
     problem = registry.load("residual-table")
-    found = train(problem, 60)
+    found, _ = learn(problem, adameka(), 60, few=100)
     of_gaussian = -scipy.stats.multivariate_normal.logpdf(few, mean, covariance).mean() / 10
     np.testing.assert_allclose(found["gaussian_per_dimension"], of_gaussian, rtol=1e-4)
     np.testing.assert_allclose(found["nats_per_dimension"], found["loss"] / 10, rtol=1e-6)
