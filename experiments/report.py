@@ -305,7 +305,7 @@ def _sentences(workloads: Mapping[str, Rows], jobs: Sequence[Mapping[str, Any]])
     if below:
         found.append(
             "Below the floor of the problem, so that there are no ratios: "
-            f"{', '.join(below)}. Lower the floor in experiments/registry.py."
+            f"{', '.join(below)}. Lower the floor in experiments/registry/problems.py."
         )
     return found
 

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -24,6 +25,12 @@ def pytest_configure(config):
     known = subprocess.run(begin, env={**os.environ, "XLA_FLAGS": _QUICK}, capture_output=True)
     if known.returncode == 0:
         os.environ["XLA_FLAGS"] = _QUICK
+
+
+def pytest_collection_finish():
+    """Look for garbage rarely: tracing makes many objects, and next to none in cycles."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from mekax.curvature import LineBelief, ValueBelief
 from mekax.experiments import problem, registry, train
 from mekax.experiments.errors import UsageError
 from mekax.experiments.registry import OPTIMIZERS, Optimizer, parse, parse_all
+from mekax.experiments.registry.optimizers import ablation
 from mekax.experiments.variants import (
     look_ahead,
     newton_steps,
@@ -50,8 +51,11 @@ def problem(name, source):
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "PROBLEMS", dict(registry.PROBLEMS))
+def _own_registry():
+    before = dict(registry.PROBLEMS)
+    yield
+    registry.PROBLEMS.clear()
+    registry.PROBLEMS.update(before)
 
 
 # Names
@@ -185,7 +189,7 @@ def test_an_optimizer_is_one_row(monkeypatch, mekax, tmp_path):
 
 
 def test_an_ablation_is_one_row(monkeypatch):
-    row = registry._ablation("adameka-mine", lambda v: v.adameka(curvature_interval=2))
+    row = ablation("adameka-mine", lambda v: v.adameka(curvature_interval=2))
     monkeypatch.setitem(OPTIMIZERS, row.name, row)
     assert row in registry.group("ablation")
     assert parse("adameka-mine") == (row, {})

@@ -49,6 +49,31 @@ def example(monkeypatch, enter):
     return calls
 
 
+FILE = """
+from mekax.experiments.plots import figure
+from mekax.experiments.reproductions.claims import Reproduction, check
+
+FULL = {"sides": (3, 4)}
+QUICK = {"sides": (1, 1)}
+
+def run(sides, *, seeds):
+    return Reproduction(figure(2, 2), {"the sum is at least 7": check([sum(sides)], at_least=7)}, {})
+"""
+
+
+def test_a_reproduction_is_one_file_and_one_row(monkeypatch, tmp_path, mekax, enter):
+    """The file lies where the package's are; the row names it."""
+    (tmp_path / "x_y.py").write_text(FILE)
+    monkeypatch.setattr(reproductions, "__path__", [*reproductions.__path__, str(tmp_path)])
+    enter(Entry("a sum"))
+    result = mekax("reproduce", "x-y", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "the sum is at least 7" in result.output
+    result = mekax("reproduce", "x-y", "--quick", "--out", str(tmp_path / "quick"))
+    assert result.exit_code == 1, result.output
+    monkeypatch.delitem(sys.modules, f"{reproductions.__name__}.x_y")
+
+
 def test_verdicts_are_written_and_shown(mekax, tmp_path, example):
     out = tmp_path / "out"
     result = mekax("reproduce", "x-y", "--seeds", "3", "--out", str(out))
