@@ -237,7 +237,7 @@ def benchmark(asked: Benchmark, console: Console, command: Sequence[str] = ()) -
             for job, mine in _run(todo, asked):
                 if mine:
                     took = True
-                    done = sum(one.file(folder).exists() for one in jobs)
+                    done = sum(one.read(folder) is not None for one in jobs)
                     left = _left(
                         time.monotonic() - begin, share - len(jobs) + done, len(jobs) - done
                     )

@@ -2,10 +2,9 @@
 
 Modeled on Flax's example `imagenet`: SGD with Nesterov momentum 0.9, rate 0.1 × batch size / 256
 after a warmup of 5 of 100 epochs, then a cosine, batches of 128. Here: digits, two convolutions,
-10 epochs of which half a one is warmup, and no weight decay. With `adameka` the losses and their
-gradient take the running statistics as constants, and an evaluation of its own renews these:
-otherwise the examples of a batch were coupled. What is judged has statistics made afresh at the
-parameters that are judged, of all training images.
+10 epochs of which half a one is warmup, and no weight decay. The statistics of a batch couple its
+examples, so that `adameka` measures variances that are those of independent examples only about.
+What is judged has statistics made afresh at the parameters that are judged, of all training images.
 """
 
 import flax.linen as nn
@@ -54,11 +53,14 @@ def ours(tx, carry, batch):
     x, y = batch
 
     def loss_fn(params):
-        return _entropy(_apply(params, stats, x, train=False)[0], y)
+        logits, new = _apply(params, stats, x, train=True)
+        return _entropy(logits, y).mean(), new
 
-    loss, grads = jax.value_and_grad(lambda p: loss_fn(p).mean())(params)
-    updates, state = tx.update(grads, state, params, value=loss, value_fn=loss_fn)
-    _, stats = _apply(params, stats, x, train=True)
+    def value_fn(params):
+        return _entropy(_apply(params, stats, x, train=True)[0], y)
+
+    (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    updates, state = tx.update(grads, state, params, value=loss, value_fn=value_fn)
     return (optax.apply_updates(params, updates), state, stats), loss
 
 
