@@ -57,7 +57,8 @@ FULL = {"sides": (3, 4)}
 QUICK = {"sides": (1, 1)}
 
 def run(sides, *, seeds):
-    return Reproduction(figure(2, 2), {"the sum is at least 7": check([sum(sides)], at_least=7)}, {})
+    claims = {"the sum is at least 7": check([sum(sides)], at_least=7)}
+    return Reproduction(figure(2, 2), claims, {})
 """
 
 

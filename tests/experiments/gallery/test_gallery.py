@@ -9,8 +9,8 @@ import pytest
 from mekax.experiments.gallery import ENTRIES, run, training
 from rich.console import Console
 
-# The others have no such twin: SVI draws its particles otherwise, and Diffrax's programs take long to
-# compile and are built like the recurrent one.
+# The others have no such twin: SVI draws its particles otherwise, and Diffrax's programs take long
+# to compile and are built like the recurrent one.
 TWINS = sorted({*ENTRIES} - {"svi", "neural-ode", "neural-cde"})
 
 
