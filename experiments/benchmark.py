@@ -468,13 +468,11 @@ def _is_alive(claim: Path) -> bool:
 
 @cache
 def our_code() -> str:
-    """Fingerprint of the optimizers, so that no results of other code are taken for theirs."""
+    """Fingerprint of the optimizers."""
     here = Path(__file__).resolve().parent
-    digest = hashlib.sha256()
-    for package in (here.parent / "optimizers", here.parent / "curvature", here / "variants"):
-        for path in sorted(package.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return results.fingerprint(
+        here.parent / "optimizers", here.parent / "curvature", here / "variants"
+    )
 
 
 # Speed

@@ -7,6 +7,7 @@ what is in it survives whatever happens next.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -31,6 +32,15 @@ _FACTS = ("workload", "problem", "batch_size", "optimizer")
 _DONE = ("step", "seconds")  # of a run at its end
 _DIGITS = 9  # significant digits of a number in a file: enough to tell any two of float32 apart
 _STALE = 60.0  # seconds after which an unfinished file is what a killed program has left
+
+
+def fingerprint(*packages: Path) -> str:
+    """Of the source files in some folders: results of other code are not taken for theirs."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write(path: Path, records: Records, meta: Mapping[str, Any], per_step: bool = False) -> None:

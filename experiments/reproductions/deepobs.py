@@ -20,9 +20,8 @@ from ..errors import UsageError
 from ..problem import Problem
 from ..records import AVERAGE, LAST, Records, Run
 from ..registry import OPTIMIZERS, Optimizer, Setting
-from ..train import train
 from .claims import Claims, Reproduction, check_ratio, over_seeds, table
-from .trainings import Curves, load, log
+from .trainings import Curves, load, records
 
 FULL = {  # problem, training examples, passes over them, seeds at most
     "problems": (("quadratic-deep", None, 100, 10), ("mnist-vae|digits-vae", None, 1, 1)),
@@ -94,27 +93,25 @@ def run(
 def compute(problem: Problem, rate: float, *, seeds: int, epochs: int, eval_examples: int) -> Found:
     """Curves of Adam at the rate and of ours."""
 
-    def records(optimizer: Optimizer, setting: Setting) -> Records:
-        return train(
+    def trained(optimizer: Optimizer, setting: Setting) -> Records:
+        return records(
             problem,
             optimizer,
             [Run(setting, seed) for seed in range(seeds)],
+            label=optimizer.name,
             steps=epochs * (problem.examples // problem.batch_size),
             batch_size=problem.batch_size,
             evaluations=problem.evaluations,
             eval_examples=eval_examples,
-            progress=lambda now: log.info(
-                "%s, %s: %.0f%%", problem.name, optimizer.name, 100 * now.fraction
-            ),
         )
 
-    def curves(records: Records, iterate: str) -> Curves:
-        losses = {name: records.array(name, iterate)[0] for name in ("train_loss", "test_loss")}
-        return {"step": records.array("step")[0, 0], **losses}
+    def curves(found: Records, iterate: str) -> Curves:
+        losses = {name: found.array(name, iterate)[0] for name in ("train_loss", "test_loss")}
+        return {"step": found.array("step")[0, 0], **losses}
 
     adam = replace(OPTIMIZERS["adam"], averaged=False)
-    theirs = records(adam, {"learning_rate": rate, "schedule": 0})
-    ours = records(OPTIMIZERS["adameka"], {})
+    theirs = trained(adam, {"learning_rate": rate, "schedule": 0})
+    ours = trained(OPTIMIZERS["adameka"], {})
     return {
         ADAM: curves(theirs, LAST),
         OURS: curves(ours, LAST),

@@ -25,9 +25,8 @@ from .. import plots
 from ..problem import Problem
 from ..records import AVERAGE, LAST, Records, Run
 from ..registry import OPTIMIZERS, Optimizer, Setting
-from ..train import train
 from .claims import Claims, Reproduction, check, check_ratio, over_seeds, table
-from .trainings import load, log
+from .trainings import load, records
 
 FULL = {  # problem, training examples, rates
     "problems": (
@@ -105,8 +104,8 @@ def run(
     for names, examples, rates in problems:
         problem = load(names, examples, 1)  # nothing is read off the test examples
         swept = sweep(problem, rates, horizons, **budget)
-        records = _train(problem, OURS, [{}], steps=horizons[-1], **budget)
-        ours = {name: records.array("train_loss", name)[0] for name in (LAST, AVERAGE)}
+        trained = _train(problem, OURS, [{}], steps=horizons[-1], **budget)
+        ours = {name: trained.array("train_loss", name)[0] for name in (LAST, AVERAGE)}
         step = np.arange(0, horizons[-1] + 1, every)
         found[problem.name] = {"step": step, "envelope": envelope(swept), **ours}
         claims |= judge(problem.name, horizons, every, swept, ours)
@@ -144,17 +143,15 @@ def _train(
     every: int,
     eval_examples: int,
 ) -> Records:
-    return train(
+    return records(
         problem,
         optimizer,
         [Run(setting, seed) for setting in settings for seed in range(seeds)],
+        label=f"{optimizer.name}, {steps} steps",
         steps=steps,
         batch_size=problem.batch_size,
         evaluations=range(0, steps + 1, every),
         eval_examples=eval_examples,
-        progress=lambda now: log.info(
-            "%s, %s, %d steps: %.0f%%", problem.name, optimizer.name, steps, 100 * now.fraction
-        ),
     )
 
 

@@ -159,7 +159,13 @@ def run(
     """Run a reproduction and write `NAME.png` and, last, `NAME.json`; returns the latter."""
     module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     version, size = ("quick", module.QUICK) if asked["quick"] else ("full", module.FULL)
-    with console.status(name) as status, _messages(lambda text: status.update(f"{name}: {text}")):
+    from .trainings import keep
+
+    with (
+        console.status(name) as status,
+        _messages(lambda text: status.update(f"{name}: {text}")),
+        keep(out / f"{name}.trainings"),
+    ):
         result = module.run(**size, seeds=asked["seeds"])
     result.figure.suptitle(f"{result.figure.get_suptitle()} ({version} version)", fontsize=11)
     result.figure.savefig(out / f"{name}.png", dpi=100, facecolor="white")

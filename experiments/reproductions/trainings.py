@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import joblib
 import numpy as np
 import optax
 
 from ...optimizers import meka, newton_trust_region
-from .. import data, registry
+from .. import data, registry, results
 from ..errors import UsageError
 from ..problem import Problem, first
-from ..records import Run
+from ..records import Records, Run
 from ..registry import Optimizer
 from ..train import Carry, Metrics, one_step
 from ..train import train as train_runs
@@ -57,6 +62,66 @@ def named(name: str, build: Callable[[Mapping[str, Any]], Transformation]) -> Op
     return Optimizer(name, lambda setting, steps: optax.with_extra_args_support(build(setting)))
 
 
+class _Kept:
+    """A folder for finished trainings, and how many have been asked for."""
+
+    def __init__(self, folder: Path):
+        here = Path(__file__).resolve()
+        packages = (here.parents[2] / name for name in ("curvature", "optimizers", "experiments"))
+        self.folder, self.code, self.asked = folder, results.fingerprint(*packages), 0
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("_KEPT", default=None)
+
+
+@contextmanager
+def keep(folder: Path) -> Iterator[None]:
+    """Keep each finished training of a reproduction until all are done.
+
+    A reproduction that was interrupted, and goes on with the same code, reads what is there.
+    """
+    token = _KEPT.set(_Kept(folder))
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def records(
+    problem: Problem, optimizer: Optimizer, runs: Sequence[Run], *, label: str, **budget: Any
+) -> Records:
+    """Train as `mekax.experiments.train` does, but for the parameters; see `keep`."""
+
+    def compute() -> Records:
+        found = train_runs(
+            problem,
+            optimizer,
+            runs,
+            progress=lambda now: log.info(
+                "%s, %s: %.0f%%", problem.name, label, 100 * now.fraction
+            ),
+            **budget,
+        )
+        return replace(found, params=())
+
+    kept = _KEPT.get()
+    if kept is None:
+        return compute()
+    # What a function does, a metric's or an optimizer's, the code and the order tell.
+    kept.asked += 1
+    numbers = {name: value for name, value in budget.items() if not callable(value)}
+    asked = (kept.code, kept.asked, problem.name, problem.examples, label, [*runs], numbers)
+    path = kept.folder / f"{joblib.hash(asked)}.joblib"
+    if not path.exists():
+        unfinished = path.with_suffix(".part")
+        found = compute()
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        joblib.dump(found, unfinished)
+        unfinished.replace(path)
+    return joblib.load(path)
+
+
 def train(
     problem: Problem,
     build: Callable[[Mapping[str, Any]], Transformation],
@@ -72,17 +137,11 @@ def train(
     Returns for each setting `step`, shape (evaluations,), and `train_loss`, `test_loss`, …, and the
     metrics, each of shape (seeds, evaluations).
     """
-    records = train_runs(
-        problem,
-        named(label, build),
-        [Run(setting, seed) for setting in settings for seed in range(seeds)],
-        metrics=metrics,
-        progress=lambda now: log.info("%s, %s: %.0f%%", problem.name, label, 100 * now.fraction),
-        **budget,
-    )
-    names = [name for name, column in records.evaluations.items() if column.dtype.kind == "f"]
-    arrays = {name: records.array(name) for name in names}
-    step = records.array("step")[0, 0]
+    runs = [Run(setting, seed) for setting in settings for seed in range(seeds)]
+    found = records(problem, named(label, build), runs, label=label, metrics=metrics, **budget)
+    names = [name for name, column in found.evaluations.items() if column.dtype.kind == "f"]
+    arrays = {name: found.array(name) for name in names}
+    step = found.array("step")[0, 0]
     return [
         {"step": step, **{name: values[index] for name, values in arrays.items()}}
         for index in range(len(settings))

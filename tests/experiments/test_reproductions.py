@@ -6,10 +6,11 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import optax
 import pytest
 from mekax.experiments import reproductions
 from mekax.experiments.plots import figure
-from mekax.experiments.reproductions import REPRODUCTIONS, Entry
+from mekax.experiments.reproductions import REPRODUCTIONS, Entry, trainings
 from mekax.experiments.reproductions.claims import Reproduction, Verdict, check, check_ratio, table
 
 
@@ -73,6 +74,43 @@ def test_a_reproduction_is_one_file_and_one_row(monkeypatch, tmp_path, mekax, en
     result = mekax("reproduce", "x-y", "--quick", "--out", str(tmp_path / "quick"))
     assert result.exit_code == 1, result.output
     monkeypatch.delitem(sys.modules, f"{reproductions.__name__}.x_y")
+
+
+def test_an_interrupted_reproduction_keeps_what_is_trained(
+    monkeypatch, tmp_path, mekax, enter, parabola
+):
+    trained = []
+
+    def train(problem, optimizer, runs, **options):
+        trained.append(optimizer.name)
+        if trained == ["sgd", "sgd"]:
+            raise KeyboardInterrupt
+        return trainings.real(problem, optimizer, runs, **options)
+
+    def run(steps, *, seeds):
+        budget = {"label": "sgd", "seeds": seeds, "steps": steps, "batch_size": 8}
+        ends = [
+            trainings.train(parabola, lambda _, rate=rate: optax.sgd(rate), **budget)[0]
+            for rate in (0.1, 0.2)
+        ]
+        data = {"ends": np.stack([curves["train_loss"][:, -1] for curves in ends])}
+        return Reproduction(figure(2, 2), {"done": check([1.0])}, data)
+
+    monkeypatch.setattr(trainings, "real", trainings.train_runs, raising=False)
+    monkeypatch.setattr(trainings, "train_runs", train)
+    module = SimpleNamespace(run=run, FULL={"steps": 20}, QUICK={"steps": 10})
+    monkeypatch.setitem(sys.modules, f"{reproductions.__name__}.x_y", module)
+    enter(Entry("-"))
+    words = ["reproduce", "x-y", "--seeds", "2", "--out", str(tmp_path)]
+    assert mekax(*words).exit_code == 130
+    assert not (tmp_path / "x-y.json").exists()
+    result = mekax(*words)
+    assert result.exit_code == 0, result.output
+    assert len(trained) == 3  # the first is not trained again
+    found = json.loads((tmp_path / "x-y.json").read_text())["data"]["ends"]
+    np.testing.assert_allclose(found, run(20, seeds=2).data["ends"], rtol=1e-3)
+    assert found[0] != found[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-y.json", "x-y.png"]
 
 
 def test_verdicts_are_written_and_shown(mekax, tmp_path, example):
