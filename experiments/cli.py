@@ -210,7 +210,11 @@ def reproduce(ctx: click.Context, **options: Any) -> None:
 
 @main.command()
 @click.argument("programs", metavar="[PROGRAM...]", nargs=-1)
-@click.option("--quick", is_flag=True, help="A few steps of each: about two minutes.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="A few steps of each, mostly compiling: about ten minutes on one core.",
+)
 @click.option("--seeds", metavar="K", help="Repetitions [default: 3, with --quick 1].")
 @click.option("--out", metavar="DIR", help="Table and numbers [default: results/gallery].")
 @click.pass_context

@@ -1,5 +1,6 @@
 """`mekax benchmark`: jobs that are shared, killed, continued, and carried by other backends."""
 
+import dataclasses
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from collections import Counter
 
+import optax
 import pytest
 from mekax.experiments import benchmark, cli, registry, results, suite
 from mekax.experiments.errors import UsageError
@@ -321,7 +323,8 @@ def test_other_device_is_refused(mekax, fast, tmp_path, monkeypatch):
 
 
 def test_divergence_is_reported(mekax, fast, tmp_path, monkeypatch):
-    away = registry._other("dowg", lambda v: v.optax.sgd(1e9), "")
+    sgd = optax.with_extra_args_support(optax.sgd(1e9))
+    away = dataclasses.replace(OPTIMIZERS["dowg"], build=lambda setting, steps: sgd)
     monkeypatch.setitem(OPTIMIZERS, "dowg", away)
     result = mekax(*fast.split(), str(tmp_path))
     assert result.exit_code == 0, result.output
