@@ -53,6 +53,7 @@ def reproduce(
     folder = output_folder(out or f"results/{words}-{datetime.now():%Y%m%d-%H%M%S}")
     there = {name: finished(folder / f"{name}.json", asked[name]) for name in chosen}
     from . import report
+    from .trainings import keep
 
     def tell(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -67,7 +68,8 @@ def reproduce(
                 if content:
                     tell(f"{name}: already there")
                 else:
-                    content = run(name, folder, asked[name], command, console)
+                    with keep(folder / f"{name}.trainings"):  # until its file is written
+                        content = run(name, folder, asked[name], command, console)
                 report.show(content, console)
                 tell(f"Results: {folder / name}.json")
                 holds = holds and all(claim["holds"] for claim in content["claims"])
@@ -159,13 +161,7 @@ def run(
     """Run a reproduction and write `NAME.png` and, last, `NAME.json`; returns the latter."""
     module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
     version, size = ("quick", module.QUICK) if asked["quick"] else ("full", module.FULL)
-    from .trainings import keep
-
-    with (
-        console.status(name) as status,
-        _messages(lambda text: status.update(f"{name}: {text}")),
-        keep(out / f"{name}.trainings"),
-    ):
+    with console.status(name) as status, _messages(lambda text: status.update(f"{name}: {text}")):
         result = module.run(**size, seeds=asked["seeds"])
     result.figure.suptitle(f"{result.figure.get_suptitle()} ({version} version)", fontsize=11)
     result.figure.savefig(out / f"{name}.png", dpi=100, facecolor="white")
