@@ -230,20 +230,17 @@ def benchmark(asked: Benchmark, console: Console, command: Sequence[str] = ()) -
     todo = [job for job in jobs if not job.read(folder)]
     if 0 < len(todo) < len(jobs):
         console.print(f"Continuing: {len(jobs) - len(todo)} of {len(jobs)} jobs are finished.")
-    begin, share = time.monotonic(), len(todo)
+    begin, share, left = time.monotonic(), len(todo), todo
     try:
         while todo:
             took = False
             for job, mine in _run(todo, asked):
                 if mine:
                     took = True
-                    done = sum(one.read(folder) is not None for one in jobs)
-                    left = _left(
-                        time.monotonic() - begin, share - len(jobs) + done, len(jobs) - done
-                    )
-                    console.print(
-                        f"{job.title}: done ({done} of {len(jobs)}{left})", highlight=False
-                    )
+                    left = [one for one in left if not one.read(folder)]
+                    done = f"{len(jobs) - len(left)} of {len(jobs)}"
+                    eta = _left(time.monotonic() - begin, share - len(left), len(left))
+                    console.print(f"{job.title}: done ({done}{eta})", highlight=False)
             todo = [job for job in todo if not job.read(folder)]
             if todo and not took:  # others are at them
                 time.sleep(_PAUSE)

@@ -280,6 +280,7 @@ def test_jobs_of_other_code_are_done_again(mekax, fast, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "our_code", lambda: "other")
     result = mekax(*words.split(), str(out))
     assert "Continuing: 1 of 2" in result.output
+    assert "done (2 of 2)" in result.output
     codes = {job["optimizer"]: job["inputs"]["code"] for job in contents(out).values()}
     assert codes == {"momo_adam": None, "ei-momentum": "other"}
 
