@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import joblib
 import numpy as np
 import optax
 
@@ -29,6 +30,7 @@ from ..train import train as train_runs
 log = logging.getLogger(__package__)  # what a reproduction is doing
 Curves = dict[str, np.ndarray]
 Transformation = optax.GradientTransformation
+_TABLES = ("evaluations", "steps")  # of records
 Makers = Mapping[str, Callable[[], Transformation]]  # of optimizers, by name
 
 
@@ -112,14 +114,39 @@ def records(
     kept.asked += 1
     numbers = {name: value for name, value in budget.items() if not callable(value)}
     asked = (kept.code, kept.asked, problem.name, problem.examples, label, [*runs], numbers)
-    path = kept.folder / f"{joblib.hash(asked)}.joblib"
+    path = kept.folder / f"{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}.npz"
     if not path.exists():
-        unfinished = path.with_suffix(".part")
-        found = compute()
-        kept.folder.mkdir(parents=True, exist_ok=True)
-        joblib.dump(found, unfinished)
-        unfinished.replace(path)
-    return joblib.load(path)
+        _write(path, compute())
+    return _read(path, runs)
+
+
+def _write(path: Path, found: Records) -> None:
+    """Keep columns as arrays, which are read again to the last bit, and all else as JSON."""
+    names = ("optimizer", "status", "compile_seconds")
+    about = json.dumps({name: getattr(found, name) for name in names})
+    arrays = {
+        f"{table}/{name}": column
+        for table in _TABLES
+        for name, column in getattr(found, table).items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez(file, allow_pickle=False, about=np.array(about), **arrays)
+    unfinished.replace(path)
+
+
+def _read(path: Path, runs: Sequence[Run]) -> Records:
+    with np.load(path, allow_pickle=False) as archive:
+        about = json.loads(str(archive["about"]))
+        columns = [
+            {n.removeprefix(f"{of}/"): archive[n] for n in archive.files if n.startswith(f"{of}/")}
+            for of in _TABLES
+        ]
+    of = tuple(runs[: len(about["status"])])
+    return Records(
+        about["optimizer"], of, tuple(about["status"]), about["compile_seconds"], *columns
+    )
 
 
 def train(
