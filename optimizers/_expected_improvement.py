@@ -280,7 +280,8 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     resolution = rounding * state.params_norm
     chosen = jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance + resolution
     truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
-    swallowed = (state.distance > 0) & (state.distance <= resolution)
+    # A step that is short for another reason than the radius asks for no longer radius.
+    swallowed = (state.distance > 0) & (state.distance <= resolution) & ~truncated
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )

@@ -20,7 +20,7 @@ _MIDDLE = 1 / 3  # of the way from one to the other: like an average over the la
 _SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
 _CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
 _LARGE = 10.0  # multiples of what the loss usually is away from that of the average
-_LOOKS = 5.0  # what looks show is averaged over about the last fifth of them
+_LOOKS = 20.0  # what looks show is averaged over about the last twentieth of them
 _EARLY = 50  # iterates, before which the average is no place to return to
 
 
@@ -31,9 +31,10 @@ class HorizonState(NamedTuple):
       count: iterates averaged, int32.
       long: θ̄, over about the last fifth of all iterates.
       short: θ̃, over about the last fortieth.
-      difference: belief about D = ℓ(θ̃) − ℓ(θ̂), an average over about the last fifth of all looks,
-        where θ̂ = θ̄ + ⅓ (θ̃ − θ̄).
-      lag: D̄ = ℓ(θ̄) − ℓ(θ̂), averaged likewise.
+      difference: belief about D = ⅓ ℓ(θ̃) + ⅔ ℓ(θ̂) − ℓ(θ̄), an average over about the last
+        twentieth of all looks, where θ̂ = θ̄ + ⅓ (θ̃ − θ̄).
+      excess: belief about E = ℓ(θ) − ℓ(θ̂), averaged likewise.
+      lag: ℓ(θ̄) − ℓ(θ̂), averaged likewise.
       level: belief about ℓ(θ̂), filtered; a variance of 0 before any.
       usual: |ℓ(θ) − ℓ(θ̂)|, averaged: the scale on which a rise is large.
       surprises: looks in a row at which ℓ(θ̂) lay above what was believed, int32.
@@ -43,6 +44,7 @@ class HorizonState(NamedTuple):
     long: PyTree
     short: PyTree
     difference: ValueBelief
+    excess: ValueBelief
     lag: jax.Array
     level: ValueBelief
     usual: jax.Array
@@ -58,6 +60,8 @@ class HorizonState(NamedTuple):
         return {
             "average_gap": self.difference.mean,
             "average_gap_std": safe_sqrt(self.difference.variance),
+            "iterate_gap": self.excess.mean,
+            "iterate_gap_std": safe_sqrt(self.excess.variance),
         }
 
 
@@ -70,6 +74,7 @@ def init_horizon(params: PyTree) -> HorizonState:
         long=zeros_like(params, wide=True),
         short=zeros_like(params, wide=True),
         difference=_unknown(dtype),
+        excess=_unknown(dtype),
         lag=jnp.zeros((), dtype),
         level=_unknown(dtype),
         usual=jnp.zeros((), dtype),
@@ -87,13 +92,15 @@ def look_back(
 ) -> tuple[HorizonState, Evidence]:
     """Compare the losses of a batch along the averages and at the iterate, every so many steps.
 
-        D ← D + w (mean_i [ℓ_i(θ̃) − ℓ_i(θ̂)] − D),    V ← (1 − w)² V + w² Var_i[ℓ_i(θ̃) − ℓ_i(θ̂)]/n
+        D_i = ⅓ ℓ_i(θ̃) + ⅔ ℓ_i(θ̂) − ℓ_i(θ̄),    E_i = ℓ_i(θ) − ℓ_i(θ̂)
+        D ← D + w (mean_i D_i − D),    V ← (1 − w)² V + w² Var_i[D_i]/n,    and E likewise
 
-    with w = 5/(j + 5) after j looks; θ̂ = θ̄ + ⅓ (θ̃ − θ̄) stands for an average over the last tenth.
+    with w = 20/(j + 20) after j looks; θ̂ = θ̄ + ⅓ (θ̃ − θ̄) stands for an average over the last tenth.
 
-    D < 0: that average lags behind, and progress rules; D > 0: noise rules even in the average.
-    Differences are paired by example, so their variance is that of what differs. At the start all
-    averages are one, and D is 0 for certain.
+    D < 0: the long average lags behind the shorter ones, and progress rules; D > 0: noise rules
+    even in averages. E < 0: the iterate is ahead of the averages, and noise is nowhere. Differences
+    are paired by example, so their variance is that of what differs. At the start all averages are
+    one, and D is 0 for certain.
     """
     due = jax.lax.rem(step, jnp.asarray(interval, step.dtype)) == 0
     first = state.count == 0
@@ -105,12 +112,13 @@ def look_back(
 
         points = [params, point(state.short), point(_between(state, _MIDDLE)), point(state.long)]
         here, short, middle, long = losses_at(value_fn, points, axis_name)
-        seen = jnp.stack((short - middle, long - middle, here - middle, middle), axis=-1)
+        difference = (short + 2 * middle) / 3 - long
+        seen = jnp.stack((difference, here - middle, middle, long - middle), axis=-1)
         return cast_like(mean_and_variance(seen, axis_name), unseen)
 
     mean, variance = branch(due, compare, lambda: unseen)
-    gap, lag, excess, level = (ValueBelief(mean[i], variance[i]) for i in range(4))
-    known = due & ~first & finite_scalars((gap, lag, excess, level))
+    difference, excess, level, lag = (ValueBelief(mean[i], variance[i]) for i in range(4))
+    known = due & ~first & finite_scalars((difference, excess, level, lag))
     settled = known & (state.count >= _EARLY)
 
     risen = settled & (
@@ -127,8 +135,9 @@ def look_back(
     away = jnp.where(known & ~risen, jnp.abs(excess.mean) - state.usual, 0.0)
     new = state._replace(
         difference=optax.tree.where(
-            known, _averaged(state.difference, gap, weight), state.difference
+            known, _averaged(state.difference, difference, weight), state.difference
         ),
+        excess=optax.tree.where(known, _averaged(state.excess, excess, weight), state.excess),
         lag=state.lag + weight * jnp.where(known, lag.mean - state.lag, 0.0),
         level=optax.tree.where(known & ~surprise, _filtered(state.level, level), state.level),
         usual=state.usual + weight * away,
@@ -137,30 +146,33 @@ def look_back(
     dtype = state.usual.dtype
     afresh = state._replace(
         difference=_unknown(dtype),
+        excess=_unknown(dtype),
         lag=jnp.zeros((), dtype),
         level=_unknown(dtype),
         usual=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
     )
     new = cast_like(optax.tree.where(changed, afresh, new), state)
-    return new, Evidence(new.difference, risen & ~changed, changed)
+    return new, Evidence(new.difference, new.excess, risen & ~changed, changed)
 
 
 def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:
     """Where between two averages the loss is lowest: at the minimum of the parabola, or at an end.
 
-        1/6 + D̄/(D + 2 D̄), kept from 0, the long average, to 1, the short one
+        1/6 + L/(3 D + 5 L), kept from 0, the long average, to 1, the short one
 
     Args:
-      difference: D, of the loss at 1 and that at ⅓.
-      lag: D̄, of the loss at 0 and that at ⅓.
+      difference: D, a third of the loss at 1 and two thirds of that at ⅓, less the loss at 0.
+      lag: L, the loss at 0 less that at ⅓.
 
     Returns:
       The place; ⅓ while nothing is known.
     """
-    bend = difference + 2 * lag
+    bend = 3 * difference + 5 * lag
     inside = 1 / 6 + lag / jnp.where(bend > 0, bend, 1.0)
-    end = jnp.where(difference == lag, _MIDDLE, jnp.where(difference < lag, 1.0, 0.0))
+    # Where nothing bends, at the end that is lower: 3 D + 2 L is the loss at 1 less that at 0.
+    rise = 3 * difference + 2 * lag
+    end = jnp.where(rise == 0, _MIDDLE, jnp.where(rise < 0, 1.0, 0.0))
     return jnp.where(bend > 0, jnp.clip(inside, 0.0, 1.0), end)
 
 

@@ -25,8 +25,10 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `loss_std`         | √s, its standard deviation                                          |
     | `predicted_change` | mean change of the loss that the last step promises                 |
     | `realized_change`  | change of the filtered loss over the step before, as seen by now    |
-    | `average_gap`      | D: loss at a short average less that at a longer one, averaged      |
-    | `average_gap_std`  | √V, its standard deviation                                          |
+    | `average_gap`      | D: loss at shorter averages less that at a long one, averaged       |
+    | `average_gap_std`  | its standard deviation                                              |
+    | `iterate_gap`      | E: loss at the iterate less that at an average, averaged            |
+    | `iterate_gap_std`  | its standard deviation                                              |
     | `num_adaptations`  | steps that the trust region has learned from, less those of others  |
     | `num_rejected`     | batches, skipped or taken back, at which something was not finite   |
     | `outcome`          | what became of the step before, an `Outcome`                        |

@@ -18,6 +18,8 @@ _LOG_LIMIT = 60.0  # of the radius in units of the direction, either way
 _CURVATURE_WEIGHT = 0.1  # of the newest in the running magnitude of the curvature
 _BACKOFF_DECAY = 0.8
 _NEWTON_RATIO_GROWTH = 0.1
+_EDGE = 0.5  # slope over curvature after a step, beyond which steps along a line grow
+_UPHILL = 0.3  # part of a slope that rises by which a step may be as long as if it fell
 _LOG_RETURN = 0.35  # by which a return to the average shortens log τ
 
 
@@ -50,13 +52,15 @@ class Evidence(NamedTuple):
     """What the averages say, by now; scalars.
 
     Attributes:
-      difference: belief about D = ℓ(θ̃) − ℓ(θ̂), of a short average and one over the last tenth.
+      difference: belief about D, the loss at shorter averages less that at a long one.
+      excess: belief about E, the loss at the iterate less that of an average over the last tenth.
       risen: whether the loss at the iterate lies so far above that of the average that the
         steps have done harm.
       changed: whether the loss at the average has itself risen: the problem is another one.
     """
 
     difference: ValueBelief
+    excess: ValueBelief
     risen: jax.Array
     changed: jax.Array
 
@@ -171,34 +175,38 @@ class AdaptiveState(NamedTuple):
 
 def adaptive_trust_region(
     least_ratio: float = -0.1,
-    most_ratio: float = 0.6,
-    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 3 / (count + 15),
+    most_ratio: float = 1.0,
+    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 5 / (count + 25),
     averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 50 / (count + 50),
     initial_newton_ratio: float = 0.4,
     max_newton_ratio: float = 3.0,
 ) -> TrustRegion:
-    """Hold the slope after the step between the minimum of its line and the edge of stability.
+    """Hold the slope after the step where averages of the iterates say that it should be.
 
-        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 3/(k + 15)
-        ρ = ρ₀ + (ρ₁ − ρ₀) E[(−D)⁺]/E|D|,                      ρ₀ = −0.1,   ρ₁ = 0.6
+        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 5/(k + 25)
+        ρ = ρ₀ + (½ − ρ₀) I(D) + (ρ₁ − ½) I(D) I(E),           ρ₀ = −0.1,   ρ₁ = 1
+        I(D) = E[(−D)⁺]/E|D|
 
     s = g·δ is what the batch after a step δ finds along it, h = δ·Bδ its curvature, k counts such
     steps and ⟨·⟩ averages them with the weight 50/(k + 50). A step up to the minimum of its line
     leaves s = 0; one of twice that length, beyond which steps grow from one to the next, leaves
-    s = h/2.
+    s = h/2. Where the loss no longer falls, s = h/2 whatever the steps are.
 
-    Between the two decides D, the loss at an average of the last fortieth of the iterates less that
-    at one of the last tenth: D < 0 says that the longer one lags behind, and steps may grow to the
-    edge and a little over it, where curvature gives way; D > 0 says that noise rules even there,
-    and steps shrink until they end just short of the minimum of the line. E[(−D)⁺]/E|D|, the
-    expected improvement of going on as a part of all that is expected to change, is ½ while nothing
-    is known of D, and 0 or 1 once it is sure.
+    Where to aim decide D, the loss at shorter averages of the iterates less that at a long one, and
+    E, the loss at the iterate less that of an average:
+
+    | D < 0 | E < 0 | the long average lags behind, the iterate is ahead: grow, over the edge  |
+    | D < 0 | E > 0 | there is progress, and noise that averages take away: hold the edge, ½   |
+    | D > 0 |       | noise rules even in averages: shrink, to just short of the minimum        |
+
+    I, the expected improvement as a part of all that is expected to change, is ½ while nothing is
+    known, and 0 or 1 once it is sure.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
     τ is 0.4 Newton steps −s/h of the line ahead. No step exceeds min(1 + k/10, 3) of them, with the
-    lower end min(s, 0) − √p of the slope. There, h is the larger of the newest curvature and its
-    running magnitude: never negative, never suddenly small.
+    lower end s − √p of the slope, where s > 0 counts as −0.3 s. There, h is the larger of the newest
+    curvature and its running magnitude: never negative, never suddenly small.
 
     A step that something kept short says nothing for a longer one. One of which rounding leaves
     nothing asks for the longest there is. One that is taken back halves the interval for about ten
@@ -208,7 +216,7 @@ def adaptive_trust_region(
     Args:
       least_ratio: ρ₀, the slope after the step that is aimed at where noise rules, as a part of
         its curvature.
-      most_ratio: ρ₁, the same where progress rules.
+      most_ratio: ρ₁, the same where progress rules and the iterate is ahead of its averages.
       adaptation_gain: η, how far the k-th step moves log τ, at most.
       averaging_weight: of the k-th step in the averages of slope and curvature.
       initial_newton_ratio: first radius in Newton steps: the curvature measured at the start is no
@@ -220,7 +228,7 @@ def adaptive_trust_region(
 
     Example:
       >>> from mekax.optimizers import adameka, adaptive_trust_region
-      >>> tx = adameka(trust_region=adaptive_trust_region(most_ratio=0.5))
+      >>> tx = adameka(trust_region=adaptive_trust_region(most_ratio=0.7))
 
     Source: Robbins & Monro (1951) for the gain; blackjax and Hoffman & Gelman (2014), arXiv
     1111.4246, section 3.2, for a step size by stochastic approximation of its logarithm; Cohen et
@@ -251,7 +259,8 @@ def adaptive_trust_region(
         slope = state.slope + weight * (observation.slope - state.slope)
         curvature = state.curvature + weight * (observation.curvature - state.curvature)
         progress = improvement_share(evidence.difference)
-        target = least_ratio + (most_ratio - least_ratio) * progress
+        ahead = progress * improvement_share(evidence.excess)
+        target = least_ratio + (_EDGE - least_ratio) * progress + (most_ratio - _EDGE) * ahead
         error = slope - target * jnp.maximum(curvature, 0.0)
         scale = jnp.abs(slope) + jnp.abs(curvature)
         error = error / jnp.where(scale > 0, scale, 1.0)
@@ -275,8 +284,10 @@ def adaptive_trust_region(
         largest = float(jnp.finfo(start.dtype).max)
         radius = jnp.minimum(jnp.exp(log_radius) * length, largest)
 
-        # Where the batch sees no descent, what its noise allows for still is one.
-        lower = jnp.minimum(belief.slope, 0.0) - jnp.sqrt(belief.slope_variance + _tiny(start))
+        # Where the batch sees no descent, what its noise allows for still is one, and a direction
+        # that carries momentum leads on: no step is 0.
+        descent = jnp.maximum(-belief.slope, _UPHILL * belief.slope)
+        lower = -descent - jnp.sqrt(belief.slope_variance + _tiny(start))
         newton_ratio = jnp.minimum(1 + _NEWTON_RATIO_GROWTH * count, max_newton_ratio)
         return AdaptiveState(
             count=count,
@@ -299,10 +310,10 @@ def adaptive_trust_region(
     return TrustRegion(init, update, reject, radius, averages=True)
 
 
-def improvement_share(difference: ValueBelief) -> jax.Array:
+def improvement_share(change: ValueBelief) -> jax.Array:
     """Expected improvement E[(−D)⁺] as a part of all that is expected to change, E|D|; ½ of 0/0."""
-    scale = absolute_mean(difference.mean, difference.variance)
-    return 0.5 * (1 - difference.mean / jnp.where(scale > 0, scale, 1.0))
+    scale = absolute_mean(change.mean, change.variance)
+    return 0.5 * (1 - change.mean / jnp.where(scale > 0, scale, 1.0))
 
 
 def _curvature_bound(

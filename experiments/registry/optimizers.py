@@ -221,10 +221,10 @@ _ROWS = (
     ),
     _region("least-0", least_ratio=0.0),
     _region("least-below", least_ratio=-0.2),
-    _region("most-0.5", most_ratio=0.5),
-    _region("most-0.7", most_ratio=0.7),
-    _region("gain-half", adaptation_gain=lambda count: 1.5 / (count + 15)),
-    _region("gain-double", adaptation_gain=lambda count: 6 / (count + 15)),
+    _region("most-0.5", most_ratio=0.5),  # the edge, never over it
+    _region("most-1.5", most_ratio=1.5),
+    _region("gain-half", adaptation_gain=lambda count: 2.5 / (count + 25)),
+    _region("gain-double", adaptation_gain=lambda count: 10 / (count + 25)),
     _region("averaging-none", averaging_weight=lambda count: 1.0),
     _region("averaging-half", averaging_weight=lambda count: 25 / (count + 25)),
     _region("averaging-double", averaging_weight=lambda count: 100 / (count + 100)),
@@ -233,7 +233,7 @@ _ROWS = (
     _region("max-newton-1", max_newton_ratio=1.0),
     _region("max-newton-30", max_newton_ratio=30.0),
     # What the averages say: nothing of it; all of it, as if it were certain.
-    _region("aim-fixed", least_ratio=0.25, most_ratio=0.25),
+    ablation("adameka-deaf", lambda v: v.adameka(trust_region=v.deaf(v.adaptive_trust_region()))),
     ablation(
         "adameka-certain", lambda v: v.adameka(trust_region=v.certain(v.adaptive_trust_region()))
     ),

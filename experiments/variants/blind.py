@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
+from ...curvature import ValueBelief
 from ...optimizers import TrustRegion
 
 
 def certain(trust_region: TrustRegion) -> TrustRegion:
-    """A trust region that takes the difference between the averages for certain."""
+    """A trust region that takes what the averages say for certain."""
+    return _hearing(trust_region, lambda mean, variance: ValueBelief(mean, 0 * variance))
 
+
+def deaf(trust_region: TrustRegion) -> TrustRegion:
+    """A trust region to which the averages say nothing of where to aim."""
+    return _hearing(trust_region, lambda mean, variance: ValueBelief(0 * mean, 0 * variance))
+
+
+def _hearing(trust_region: TrustRegion, heard: Callable[..., ValueBelief]) -> TrustRegion:
     def update(state: Any, outcome: Any, observation: Any, belief: Any, evidence: Any, *rest: Any):
-        difference = evidence.difference
-        difference = difference._replace(variance=jnp.zeros_like(difference.variance))
-        evidence = evidence._replace(difference=difference)
+        evidence = evidence._replace(
+            difference=heard(*evidence.difference), excess=heard(*evidence.excess)
+        )
         return trust_region.update(state, outcome, observation, belief, evidence, *rest)
 
     return trust_region._replace(update=update)

@@ -315,9 +315,8 @@ def test_looking_ahead_agrees_with_simulation():
 
 def test_a_budget_ends_at_its_end():
     """Both learn the same, and what is left of the budget multiplies the radius."""
-    silence = Evidence(
-        ValueBelief(jnp.float32(0), jnp.float32(0)), jnp.array(False), jnp.array(False)
-    )
+    nothing = ValueBelief(jnp.float32(0), jnp.float32(0))
+    silence = Evidence(nothing, nothing, jnp.array(False), jnp.array(False))
     free, bound = rules = (adaptive_trust_region(), within_budget(adaptive_trust_region(), 4))
     states = [rule.init(jnp.float32) for rule in rules]
     ahead, seen, parts = line(-1.0, 0.0, 0.0), line(0.0, 1.0, 0.0), []

@@ -35,7 +35,7 @@ TARGETS = {
         squared_distance_to(jnp.array([1.0, -1.0, 1.0])),
         jnp.array([-1.0, 10.0, 1.0]),
         jnp.array([1.0, -1.0, 1.0]),
-        100,
+        150,
     ),
     "rosenbrock": (rosenbrock, jnp.zeros(2), jnp.ones(2), 3000),
     "matrix": (squared_distance_to(_MATRIX), jnp.zeros((2, 2)), _MATRIX, 150),

@@ -162,11 +162,14 @@ def deaf_to(part):
     """The default trust region, which does not hear what the averages say, or how surely."""
     region = adaptive_trust_region()
 
+    def heard(name, belief):
+        if part == name:
+            return ValueBelief(0 * belief.mean, 0 * belief.variance)
+        return belief._replace(variance=0 * belief.variance) if part == "variances" else belief
+
     def update(state, outcome, observation, belief, evidence, *rest):
-        mean, variance = evidence.difference
-        kept = (0 * mean, 0 * variance) if part == "difference" else (mean, 0 * variance)
-        evidence = evidence._replace(difference=ValueBelief(*kept))
-        return region.update(state, outcome, observation, belief, evidence, *rest)
+        said = {name: heard(name, getattr(evidence, name)) for name in ("difference", "excess")}
+        return region.update(state, outcome, observation, belief, evidence._replace(**said), *rest)
 
     return region._replace(update=update)
 
@@ -187,7 +190,7 @@ def radius(part=None):
     return float(metrics(state)["radius"])
 
 
-@pytest.mark.parametrize("part", ["difference", "variance"])
+@pytest.mark.parametrize("part", ["difference", "excess", "variances"])
 def test_what_the_averages_say_and_how_surely_moves_the_radius(part):
     assert abs(np.log(radius(part) / radius())) > 0.05
 
