@@ -139,7 +139,7 @@ def test_progress_leaves_the_long_average_behind_and_noise_the_short_one(spread,
 
         return jax.lax.scan(step, (params, tx.init(params)), keys)
 
-    keys = jax.random.split(jax.random.key(0), 31 if sign < 0 else 301)
+    keys = jax.random.split(jax.random.key(0), 31 if sign < 0 else 1201)
     (params, state), iterates = run(params, keys)
     assert np.sign(float(metrics(state)["average_gap"])) == sign
     found = place(eval_params(state, params)["w"], *averages(iterates))

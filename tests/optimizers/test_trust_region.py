@@ -116,7 +116,7 @@ def test_arguments_of_the_adaptive_region_do_what_they_say():
     """On the line of a Newton step 1: where the radius starts and settles, and how fast."""
     region = adaptive_trust_region(least_ratio=0.1, most_ratio=0.6, initial_newton_ratio=0.5)
     for difference, ratio in ((1.0, 0.1), (-1.0, 0.6)):
-        found, _ = lengths(region, 300, difference=difference, excess=difference)
+        found, _ = lengths(region, 1000, difference=difference, excess=difference)
         assert found[0] == pytest.approx(0.5, rel=1e-3)
         assert found[-1] == pytest.approx(1 / (1 - ratio), rel=2e-2)
     found, _ = lengths(adaptive_trust_region(max_newton_ratio=0.7), 300)
