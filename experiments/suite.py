@@ -90,6 +90,45 @@ _CLASSIC = {32: 600, 512: 200}
 _LONG = {32: 6_000, 512: 2_000}
 _HORIZONS = (200, 2_000, 20_000)
 
+_EQUATIONS = {
+    "neural-ode": Size(None, {64: 400}),
+    "regularized-ode": Size(None, {64: 300}),
+    "cnf": Size(None, {64: 600}),
+    "cnf-hollow": Size(None, {64: 600}),
+    "cnf-table": Size(None, {64: 400}),
+    "residual-flow": Size(None, {64: 400}),
+    "coupling-flow": Size(None, {64: 1_000}),
+    "latent-ode": Size(None, {64: 600}),
+    "latent-gru": Size(None, {64: 600}),
+    "latent-sde": Size(None, {64: 600}),
+}
+_PACKAGES = {
+    "graphs": Size(None, {64: 400}),
+    "digits-sum": Size(None, {64: 600}),
+    "digits-transformer": Size(None, {64: 600}),
+    "digits-equivariant": Size(None, {64: 500}),
+    "digits-pde": Size(None, {64: 400}),
+    "digits-gan": Size(None, {64: 600}),
+    "residual-table": Size(None, {64: 300}),
+    "infusion": Size(None, {13: 400}),
+    "clinic-ode": Size(None, {32: 300}),
+    "clinic-gru": Size(None, {32: 300}),
+    "clinic-filter": Size(None, {32: 300}),
+    "clinic-sde": Size(None, {32: 300}),
+    "digits-discrete": Size(None, {64: 600}),
+    "digits-discrete-relaxed": Size(None, {64: 600}),
+    "digits-hypernetwork": Size(None, {32: 600}),
+}
+_FULL_SIZE = {  # where a problem has a larger model or more data than its quick one
+    "neural-ode": "neural-ode-mnist",
+    "regularized-ode": "regularized-ode-mnist",
+    "cnf": "cnf-large",
+    "residual-flow": "residual-flow-large",
+    "coupling-flow": "coupling-flow-large",
+    "latent-ode": "latent-ode-large",
+    "latent-sde": "latent-sde-lorenz",
+    "graphs": "graphs-large",
+}
 PROFILES = {
     "smoke": Profile(
         description="minutes: whether everything works",
@@ -147,18 +186,7 @@ PROFILES = {
     ),
     "equations": Profile(
         description="differential equations and flows, for two cores",
-        sizes={
-            "neural-ode": Size(None, {64: 400}),
-            "regularized-ode": Size(None, {64: 300}),
-            "cnf": Size(None, {64: 600}),
-            "cnf-hollow": Size(None, {64: 600}),
-            "cnf-table": Size(None, {64: 400}),
-            "residual-flow": Size(None, {64: 400}),
-            "coupling-flow": Size(None, {64: 1_000}),
-            "latent-ode": Size(None, {64: 600}),
-            "latent-gru": Size(None, {64: 600}),
-            "latent-sde": Size(None, {64: 600}),
-        },
+        sizes=_EQUATIONS,
         evaluations=5,
         eval_examples=200,
         rates=5,
@@ -168,23 +196,7 @@ PROFILES = {
     ),
     "packages": Profile(
         description="real data inside packages and models of many kinds, for two cores",
-        sizes={
-            "graphs": Size(None, {64: 400}),
-            "digits-sum": Size(None, {64: 600}),
-            "digits-transformer": Size(None, {64: 600}),
-            "digits-equivariant": Size(None, {64: 500}),
-            "digits-pde": Size(None, {64: 400}),
-            "digits-gan": Size(None, {64: 600}),
-            "residual-table": Size(None, {64: 300}),
-            "infusion": Size(None, {13: 400}),
-            "clinic-ode": Size(None, {32: 300}),
-            "clinic-gru": Size(None, {32: 300}),
-            "clinic-filter": Size(None, {32: 300}),
-            "clinic-sde": Size(None, {32: 300}),
-            "digits-discrete": Size(None, {64: 600}),
-            "digits-discrete-relaxed": Size(None, {64: 600}),
-            "digits-hypernetwork": Size(None, {32: 600}),
-        },
+        sizes=_PACKAGES,
         evaluations=5,
         eval_examples=1_000,
         rates=5,
@@ -213,6 +225,12 @@ PROFILES = {
             "mnist-autoencoder": Size(None, _LONG),
             "cifar10": Size(None, {32: 8_000, 512: 4_000}),
             "text": Size(None, _LONG),
+            **{
+                _FULL_SIZE.get(name, name): Size(
+                    None, {size: 10 * steps for size, steps in quick.steps.items()}
+                )
+                for name, quick in (_EQUATIONS | _PACKAGES).items()
+            },
         },
         evaluations=20,
         eval_examples=10_000,

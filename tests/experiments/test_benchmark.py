@@ -349,6 +349,17 @@ def test_profiles_are_sound():
     assert len(suite.workloads(suite.PROFILES["standard"])) == 23
 
 
+def test_every_quick_problem_has_a_full_size():
+    """Of more examples, a larger model, or ten times the steps."""
+    full = suite.PROFILES["full"].sizes
+    for name in ("equations", "packages"):
+        for problem, size in suite.PROFILES[name].sizes.items():
+            larger = [other for other in full if other.startswith(problem.split("-")[0])]
+            assert problem in full or {*larger} - {*suite.PROFILES[name].sizes}, problem
+            if problem in full:
+                assert full[problem].steps == {b: 10 * n for b, n in size.steps.items()}
+
+
 def test_names_tell_the_steps_where_nothing_else_does():
     profile = suite.PROFILES["horizons"]
     found = suite.workloads(profile, ["regression", "digits"], ["all", 32])
