@@ -283,11 +283,18 @@ def _run_problem(plan: Comparison, name: str, report: dict[str, Any], shown: Dis
     advice = "Give the data that it began with, or compare anew in another folder."
     expect_same(plan.out / REPORT, f"problem {name}", recorded, facts, advice)
     results.write_json(plan.out / REPORT, report)
-    # Nothing here is evaluated at an average of the iterates.
-    named = {o.name: dataclasses.replace(o, averaged=False) for o, _ in plan.all_runs().values()}
+    named = {o.name: _as_deployed(o) for o, _ in plan.all_runs().values()}
     for label, seed in todo:
         optimizer, setting = plan.all_runs()[label]
         _train(plan, problem, named[optimizer.name], setting, label, seed, shown)
+
+
+def _as_deployed(optimizer: Optimizer) -> Optimizer:
+    """Evaluated where it says: ours at the average that they keep, others at the last iterate."""
+    from ..optimizers import eval_params
+
+    place = optimizer.eval_params or (lambda: eval_params)
+    return dataclasses.replace(optimizer, averaged=False, eval_params=place)
 
 
 def _facts(plan: Comparison, name: str, problem: Problem) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from mekax.experiments import data
+from mekax.optimizers import eval_params
 
 
 def drawn_like(init, scale, seed=0):
@@ -93,6 +94,8 @@ def train(problem, tx, steps, examples=None):
 def learn(problem, tx, steps, few=None):
     """What is measured before and after so many steps on some test examples, and where they lead.
 
+    After them it is measured where the optimizer says to evaluate.
+
     Args:
       problem: to train on.
       tx: optimizer.
@@ -103,7 +106,8 @@ def learn(problem, tx, steps, few=None):
 
     @jax.jit
     def run():
-        first, last, _ = train(problem, tx, steps)
+        first, last, state = train(problem, tx, steps)
+        last = eval_params(state, last)
         both = jax.tree.map(lambda *p: jnp.stack(p), first, last)
         means = lambda p: jax.tree.map(jnp.mean, problem.measure(p, test))  # noqa: E731
         return jax.lax.map(means, both), last
