@@ -195,9 +195,11 @@ def adaptive_trust_region(
     Where to aim decide D, the loss at shorter averages of the iterates less that at a long one, and
     E, the loss at the iterate less that of an average:
 
-    | D < 0 | E < 0 | the long average lags behind, the iterate is ahead: grow, over the edge  |
-    | D < 0 | E > 0 | there is progress, and noise that averages take away: hold the edge, ½   |
-    | D > 0 |       | noise rules even in averages: shrink, to just short of the minimum        |
+    | D   | E   | what that says                                     | aim                         |
+    |-----|-----|----------------------------------------------------|-----------------------------|
+    | < 0 | < 0 | the long average lags behind, the iterate is ahead | grow, over the edge: ρ₁     |
+    | < 0 | > 0 | there is progress, and noise that averages remove  | hold the edge: ½            |
+    | > 0 |     | noise rules even in averages                       | shrink, to the minimum: ρ₀  |
 
     I, the expected improvement as a part of all that is expected to change, is ½ while nothing is
     known, and 0 or 1 once it is sure.
@@ -205,8 +207,8 @@ def adaptive_trust_region(
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
     τ is 0.4 Newton steps −s/h of the line ahead. No step exceeds min(1 + k/10, 3) of them, with the
-    lower end s − √p of the slope, where s > 0 counts as −0.3 s. There, h is the larger of the newest
-    curvature and its running magnitude: never negative, never suddenly small.
+    lower end s − √p of the slope, where s > 0 counts as −0.3 s. There, h is the larger of the
+    newest curvature and its running magnitude: never negative, never suddenly small.
 
     A step that something kept short says nothing for a longer one. One of which rounding leaves
     nothing asks for the longest there is. One that is taken back halves the interval for about ten

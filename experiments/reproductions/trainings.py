@@ -139,13 +139,17 @@ def _write(path: Path, found: Records) -> None:
 def _read(path: Path, runs: Sequence[Run]) -> Records:
     with np.load(path, allow_pickle=False) as archive:
         about = json.loads(str(archive["about"]))
-        columns = [
+        evaluations, steps = (
             {n.removeprefix(f"{of}/"): archive[n] for n in archive.files if n.startswith(f"{of}/")}
             for of in _TABLES
-        ]
-    of = tuple(runs[: len(about["status"])])
+        )
     return Records(
-        about["optimizer"], of, tuple(about["status"]), about["compile_seconds"], *columns
+        optimizer=about["optimizer"],
+        runs=tuple(runs[: len(about["status"])]),
+        status=tuple(about["status"]),
+        compile_seconds=about["compile_seconds"],
+        evaluations=evaluations,
+        steps=steps,
     )
 
 
