@@ -35,7 +35,7 @@ TARGETS = {
         squared_distance_to(jnp.array([1.0, -1.0, 1.0])),
         jnp.array([-1.0, 10.0, 1.0]),
         jnp.array([1.0, -1.0, 1.0]),
-        150,
+        100,
     ),
     "rosenbrock": (rosenbrock, jnp.zeros(2), jnp.ones(2), 3000),
     "matrix": (squared_distance_to(_MATRIX), jnp.zeros((2, 2)), _MATRIX, 150),
@@ -58,6 +58,8 @@ MAKERS = {
 @pytest.mark.parametrize("make", MAKERS)
 def test_contract_targets_are_reached(make, target):
     value_fn, start, solution, steps = TARGETS[target]
+    if (make, target) == ("warm_start", "parabola"):
+        steps = 150  # its first ten are far too short there
     tx = MAKERS[make]()
 
     def step(carry, _):
