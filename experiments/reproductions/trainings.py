@@ -30,8 +30,8 @@ from ..train import train as train_runs
 log = logging.getLogger(__package__)  # what a reproduction is doing
 Curves = dict[str, np.ndarray]
 Transformation = optax.GradientTransformation
-_TABLES = ("evaluations", "steps")  # of records
 Makers = Mapping[str, Callable[[], Transformation]]  # of optimizers, by name
+_TABLES = ("evaluations", "steps")  # of records
 
 
 def load(names: str, train: int | None = None, test: int | None = None) -> Problem:
