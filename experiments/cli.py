@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
-from . import benchmark as benchmarks
-from . import compare as comparisons
-from . import registry, suite
+from . import registry
+from .benchmark import run as benchmarks
+from .benchmark import suite
+from .compare import plan as comparisons
+from .compare.run import compare as run_comparison
 from .errors import UsageError, output_folder, positive_integer, spread, unknown_name
 
 INTERRUPTED = 130  # exit code of a program stopped by Ctrl-C
@@ -98,7 +100,7 @@ def compare(ctx: click.Context, **options: Any) -> None:
     asked = comparisons.check(**options)
     if options["resume"] and asked.earlier is None:
         click.echo(f"Nothing to continue in {asked.out}: beginning.")
-    if not comparisons.compare(asked, _console(), sys.argv):
+    if not run_comparison(asked, _console(), sys.argv):
         ctx.exit(INTERRUPTED)
 
 

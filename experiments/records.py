@@ -35,7 +35,7 @@ class Records:
         or `average`), `step`, `seconds`, `train_loss`, `test_loss`, …, and metrics.
       steps: columns `run`, `seed`, the numbers of the setting, `step` (from 1), `seconds`, `loss`
         (of the batch, before the step), and, where every step is recorded, metrics.
-      params: of each run at its end, or None of those that had not begun.
+      params: where each run was evaluated at its end, or None of those that had not begun.
     """
 
     optimizer: str
@@ -80,7 +80,7 @@ class Progress:
       evaluations: `step`, `seconds`, and by iterate values by name, each of shape (runs,).
       chunks: records of consecutive steps by name, each of shape (runs, steps).
       status: `running`, `finished`, `diverged` or `interrupted`.
-      params: at the end, with a leading axis of runs.
+      params: where it was evaluated at the end, with a leading axis of runs.
     """
 
     runs: Sequence[Run]

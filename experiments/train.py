@@ -11,7 +11,7 @@ import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,6 +144,12 @@ def build(
     return _averaging(tx) if optimizer.averaged else tx
 
 
+def as_deployed(optimizer: Optimizer) -> Optimizer:
+    """The same, evaluated in one place: the one it says to deploy, ours the average they keep."""
+    place = optimizer.eval_params or (lambda: optimizers.eval_params)
+    return replace(optimizer, averaged=False, eval_params=place)
+
+
 def _averaging(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
     """Keep an average of the iterates, unless the transformation does so itself."""
     chained = optax.chain(tx, optimizers.average_iterates())
@@ -248,12 +254,14 @@ class _Program(NamedTuple):
       start: `runs -> carry`.
       advance: `(runs, carry, step, count) -> (carry, records)`: so many steps; uses up `carry`.
       evaluate: `carry -> values`, by iterate and name.
+      evaluated: `carry -> params`, where the last iterate is evaluated.
       per_step: whether the records are complete, and what diverges ends.
     """
 
     start: Callable[[Sequence[Run]], Carry]
     advance: Callable[[Sequence[Run], Carry, int, int], tuple[Carry, dict[str, np.ndarray]]]
     evaluate: Callable[[Carry], dict[str, dict[str, np.ndarray]]]
+    evaluated: Callable[[Carry], PyTree]
     per_step: bool
 
 
@@ -292,7 +300,7 @@ def _train_group(
         now.status = "finished"
         if now.evaluations[-1]["step"] < now.step:  # a budget of time ends between evaluations
             _evaluate(program, now, carry)
-    now.params = carry.params
+    now.params = program.evaluated(carry)
 
 
 def _evaluate(program: _Program, now: Progress, carry: Carry) -> None:
@@ -378,10 +386,13 @@ def _compile(
         }
         return jax.device_get({**measured, "metrics": known})
 
+    def evaluated(carry: Carry) -> PyTree:
+        return places_all(carry, train_examples)[0][LAST]
+
     # Compiles, and the first execution is slower than the rest: neither counts as training.
     any_runs = [Run(setting, 0)] * width
     jax.block_until_ready(advance_runs(any_runs, start_runs(any_runs), 0, 1))
-    return _Program(start_runs, advance_runs, evaluate, per_step)
+    return _Program(start_runs, advance_runs, evaluate, evaluated, per_step)
 
 
 def _main_metrics(state: PyTree, params: PyTree, train: PyTree) -> Mapping[str, jax.Array]:

@@ -13,7 +13,7 @@ from scipy.stats import gmean
 
 from ...optimizers import adameka, meka, scale_by_kalman_filter
 from .. import plots
-from ..benchmark import clock
+from ..benchmark.speed import clock
 from ..problem import Problem
 from .claims import Claims, Reproduction, check_ratio, table
 from .trainings import Makers, load, log, named, published

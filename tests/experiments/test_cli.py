@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from mekax.experiments import benchmark, cli, compare, registry, results
+from mekax.experiments import cli, registry, results
+from mekax.experiments.benchmark import run as benchmark
+from mekax.experiments.compare import plan as compare
 from mekax.experiments.errors import spread
 
 # Runs every bad command line in one process, which must not import anything heavy.

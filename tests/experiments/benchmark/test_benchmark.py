@@ -12,7 +12,8 @@ from collections import Counter
 
 import optax
 import pytest
-from mekax.experiments import benchmark, cli, registry, results, suite
+from mekax.experiments import cli, registry, results
+from mekax.experiments.benchmark import claims, job, run, speed, suite
 from mekax.experiments.errors import UsageError
 from mekax.experiments.registry import OPTIMIZERS
 
@@ -22,7 +23,8 @@ ITERATES = {"sgd": {"last"}, "dowg": {"last"}, "adameka": {"last", "average"}}
 # The command line, but killed: at a call of progress, with a job unwritten, or half written.
 RUN_KILLED = """
 import os, signal, sys
-from mekax.experiments import benchmark, results
+from mekax.experiments import results
+from mekax.experiments.benchmark import job
 point, count = sys.argv.pop(1).split(",")
 left = int(count)
 def kill():
@@ -30,11 +32,11 @@ def kill():
     left -= 1
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
-train, write, replace = benchmark._train, results.write_json, results.Path.replace
+train, write, replace = job._train, results.write_json, results.Path.replace
 if point == "progress":
     def watched(job, problem, kept, progress):
         return train(job, problem, kept, lambda now: (progress(now), kill()))
-    benchmark._train = watched
+    job._train = watched
 if point in ("jobs", "checkpoint"):
     def written(path, content):
         if point in path.parts:
@@ -56,7 +58,8 @@ main()
 RUN_SHARED = """
 import os, sys, time
 from pathlib import Path
-from mekax.experiments import benchmark, results
+from mekax.experiments import results
+from mekax.experiments.benchmark import run as benchmark
 folder = Path(sys.argv.pop(1))
 write, run = results.write_json, benchmark._run
 def logged(path, content):
@@ -141,9 +144,9 @@ def test_report(whole):
 def test_jobs(whole):
     found = contents(whole[0])
     assert [path.partition("/")[2] for path in found] == ["adameka.json", "dowg.json", "sgd.json"]
-    for job in found.values():
-        evaluations = job["evaluations"]
-        assert set(evaluations["iterate"]) == ITERATES[job["optimizer"]]
+    for content in found.values():
+        evaluations = content["evaluations"]
+        assert set(evaluations["iterate"]) == ITERATES[content["optimizer"]]
         assert set(evaluations["step"]) == {10, 20, 30, 40}
         counts = Counter(zip(evaluations["run"], evaluations["iterate"], strict=True))
         assert set(counts.values()) == {4}
@@ -224,28 +227,28 @@ def test_processes_share_the_work(whole, env, tmp_path, backend):
 
 def test_claims(tmp_path):
     claim = tmp_path / "claims" / "one"
-    assert benchmark._take(claim)
-    assert not benchmark._take(claim)  # this process is alive
-    claim.write_text(f"{benchmark.platform.node()} 999999999")
-    assert benchmark._take(claim)  # that one is not
+    assert claims.take(claim)
+    assert not claims.take(claim)  # this process is alive
+    claim.write_text(f"{claims.platform.node()} 999999999")
+    assert claims.take(claim)  # that one is not
     claim.write_text("elsewhere 1")
-    assert not benchmark._take(claim)
-    old = time.time() - 2 * benchmark._FOREIGN
+    assert not claims.take(claim)
+    old = time.time() - 2 * claims.FOREIGN
     os.utime(claim, (old, old))
-    assert benchmark._take(claim)
+    assert claims.take(claim)
 
 
 @pytest.fixture
 def fast(monkeypatch, parabola):
     """A problem that takes no time, under a known name."""
     monkeypatch.setattr(registry, "load", lambda name, source: parabola)
-    monkeypatch.setattr(benchmark, "clock", lambda *arguments: lambda: 1.0)
-    benchmark._load.cache_clear()
+    monkeypatch.setattr(speed, "clock", lambda *arguments: lambda: 1.0)
+    job._load.cache_clear()
     yield (
         "benchmark quadratic --profile smoke --batch-size 4 --jobs 1 --optimizers momo_adam dowg "
         "--out"
     )
-    benchmark._load.cache_clear()
+    job._load.cache_clear()
 
 
 def test_finished_benchmark_is_only_shown_again(mekax, fast, tmp_path, monkeypatch):
@@ -255,7 +258,7 @@ def test_finished_benchmark_is_only_shown_again(mekax, fast, tmp_path, monkeypat
     before = contents(out)
     (out / "benchmark.md").unlink()
     (out / "curves" / "quadratic-4.png").unlink()
-    monkeypatch.setattr(benchmark, "do", pytest.fail)
+    monkeypatch.setattr(run, "do", pytest.fail)
     second = mekax(*fast.split(), str(out))
     assert second.exit_code == 0, second.output
     assert contents(out) == before
@@ -277,7 +280,7 @@ def test_jobs_of_other_code_are_done_again(mekax, fast, tmp_path, monkeypatch):
     out = tmp_path / "out"
     words = fast.replace("dowg", "ei-momentum")
     assert mekax(*words.split(), str(out)).exit_code == 0
-    monkeypatch.setattr(benchmark, "our_code", lambda: "other")
+    monkeypatch.setattr(job, "our_code", lambda: "other")
     result = mekax(*words.split(), str(out))
     assert "Continuing: 1 of 2" in result.output
     assert "done (2 of 2)" in result.output
@@ -296,15 +299,15 @@ def test_damaged_jobs_are_done_again(mekax, fast, tmp_path):
 
 
 def test_interrupted_benchmark_continues(mekax, fast, tmp_path, monkeypatch):
-    out, real = tmp_path / "out", benchmark._train
+    out, real = tmp_path / "out", job._train
 
-    def interrupted(job, *arguments):
-        if job.optimizer == "dowg":
+    def interrupted(mine, *arguments):
+        if mine.optimizer == "dowg":
             raise KeyboardInterrupt
-        return real(job, *arguments)
+        return real(mine, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(benchmark, "_train", interrupted)
+        patched.setattr(job, "_train", interrupted)
         result = mekax(*fast.split(), str(out))
     assert result.exit_code == cli.INTERRUPTED
     assert "1 of 2 jobs are finished" in result.output.replace("\n", " ")
@@ -402,11 +405,11 @@ def test_edges_of_a_sweep():
 
 def test_out_is_made_last(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'sgd'"):
-        benchmark.check(optimizers=["sdg"], out=str(tmp_path / "out"))
+        run.check(optimizers=["sdg"], out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
-    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs the package distributed"):
-        benchmark.check(["digits"], profile="smoke", backend="dask")
+        run.check(["digits"], profile="smoke", backend="dask")

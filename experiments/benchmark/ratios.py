@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import results, suite
-from .registry import OPTIMIZERS, PROBLEMS, group
-from .results import Frame, Interval, bootstrap, ratio
+from .. import results
+from ..registry import OPTIMIZERS, PROBLEMS, group
+from ..results import Frame, Interval, bootstrap, ratio
+from . import suite
 from .suite import REFERENCE
 
 DEFAULT_ADAM, BEST_ADAM = f"{REFERENCE} default", f"{REFERENCE} best"

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from mekax.experiments import checkpoint, compare, plots, registry, results, train
+from mekax.experiments import checkpoint, plots, registry, results, train
+from mekax.experiments.compare import plan, run, tables
 from rich.console import Console
 
 MEASURES = {"train_loss", "test_loss", "test_accuracy"}
@@ -65,7 +66,7 @@ def contents(out):
 
 def test_report(comparison):
     content = comparison.content
-    assert content["schema"] == compare.SCHEMA
+    assert content["schema"] == plan.SCHEMA
     assert content["status"] == "finished"
     assert content["settings"]["optimizers"] == ["meka", "adam:0.001", "sgd:0.1"]
     assert set(results.PACKAGES) < set(content["versions"])
@@ -125,12 +126,12 @@ def test_table_and_figures(comparison):
 
 
 def test_evaluations_fall_on_the_ends_of_epochs(parabola):
-    asked = compare.check(epochs="3", out="out")
+    asked = plan.check(epochs="3", out="out")
     problem = type("P", (), {"evaluations": 20, "examples": 7, "epochs": 1})
-    assert compare.eval_steps(asked, problem, 1) == tuple(range(22))
+    assert run.eval_steps(asked, problem, 1) == tuple(range(22))
     problem.evaluations, problem.examples = 5, 100
-    asked = compare.check(epochs="2", out="out")
-    assert compare.eval_steps(asked, problem, 1) == (0, 33, 67, 100, 133, 167, 200)
+    asked = plan.check(epochs="2", out="out")
+    assert run.eval_steps(asked, problem, 1) == (0, 33, 67, 100, 133, 167, 200)
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +194,7 @@ def test_interrupted_comparison_continues(mekax, fast, tmp_path, monkeypatch, of
     assert result.exit_code == 0, result.output
     assert "runs that are done: 1" in result.output
     assert contents(out) == contents(whole)
-    assert not (out / compare.CHECKPOINTS).exists()
+    assert not (out / run.CHECKPOINTS).exists()
 
 
 def test_finished_comparison_is_only_shown_again(mekax, fast, tmp_path, monkeypatch):
@@ -236,7 +237,7 @@ def test_stale_checkpoints_are_not_taken(mekax, fast, tmp_path, monkeypatch, oft
     with monkeypatch.context() as patched:
         interrupting(patched)
         mekax(*fast.split(), str(out))
-    assert list((out / compare.CHECKPOINTS).glob("digits-momentum*/*/*"))
+    assert list((out / run.CHECKPOINTS).glob("digits-momentum*/*/*"))
     for path in out.rglob("*.json"):
         if path.name == "results.json" or "jobs" in path.parts:
             path.unlink()
@@ -331,7 +332,7 @@ def job(label, seed, losses, status="finished", sizes=(1.0, 2.0)):
 
 def text_of(rows):
     console = Console(width=160, record=True)
-    console.print(compare.summary_table("p", rows))
+    console.print(tables.summary_table("p", rows))
     return console.export_text()
 
 
@@ -350,8 +351,8 @@ def test_table_of_odd_values():
 
 def test_interrupted_runs_count_only_alone():
     whole, part = job("sgd", 0, [1.0, 0.5]), job("sgd", 1, [1.0], "interrupted")
-    assert compare._jobs_of([whole, part], "sgd:0.1") == [whole]
-    assert compare._jobs_of([part], "sgd:0.1") == [part]
+    assert tables.jobs_of([whole, part], "sgd:0.1") == [whole]
+    assert tables.jobs_of([part], "sgd:0.1") == [part]
     assert "(interrupted)" in text_of({"sgd:0.1": [part]})
 
 
@@ -364,14 +365,14 @@ def test_sweep_takes_the_best_mean_and_no_diverged_seed():
         job("sgd:3", 1, [1.0, float("nan")], "diverged"),
     ]
     labels = ["sgd:0.1", "sgd:1", "sgd:3"]
-    sweep = compare._sweep("sgd", labels, jobs, seeds=2)
+    sweep = tables.sweep_result("sgd", labels, jobs, seeds=2)
     assert sweep["best"] == "sgd:1"
     assert sweep["seconds"] == pytest.approx(6 * 0.2)
-    assert compare._sweep("sgd", labels, jobs, seeds=3) is None
+    assert tables.sweep_result("sgd", labels, jobs, seeds=3) is None
 
 
 def shown(label, jobs):
-    return compare._shown(label, jobs)
+    return tables.to_draw(label, jobs)
 
 
 def test_figures_survive_odd_values(tmp_path):

@@ -12,7 +12,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from . import plots, results, suite
+from .. import plots, results
+from ..registry import group
+from ..results import Frame, Interval
+from . import suite
 from .ratios import (
     Row,
     Rows,
@@ -25,8 +28,6 @@ from .ratios import (
     to_ours,
     wins,
 )
-from .registry import group
-from .results import Frame, Interval
 from .suite import REFERENCE
 
 SUMMARY, DOCUMENT = "summary.json", "benchmark.md"
@@ -293,8 +294,8 @@ def _sentences(workloads: Mapping[str, Rows], jobs: Sequence[Mapping[str, Any]])
     if edges:
         found.append(
             "At the edge of the sweep of rates, so that the baseline may do better than it seems, "
-            f"and no ratio is given: {', '.join(edges)}. Widen LADDER in experiments/suite.py, and "
-            "repeat the command with another --out."
+            f"and no ratio is given: {', '.join(edges)}. Widen LADDER in "
+            "experiments/benchmark/suite.py, and repeat the command with another --out."
         )
     below = [
         f"{row.label} on {name}"

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from mekax.experiments import ratios, report
+from mekax.experiments.benchmark import ratios, report
 from mekax.experiments.registry import OPTIMIZERS, PROBLEMS
 from mekax.experiments.results import Interval
 

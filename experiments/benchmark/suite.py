@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .registry import SCHEDULES, Optimizer, Setting, find
+from ..registry import SCHEDULES, Optimizer, Setting, find
 
 REFERENCE = "adam"  # whose sweep and whose speed everything is compared with
 LARGE = 128  # figures tell batches of at least so many examples from smaller ones

@@ -1,0 +1,1 @@
+"""`mekax benchmark`: self-tuning against swept baselines and others, on a suite of problems."""

@@ -1,0 +1,1 @@
+"""`mekax compare`: optimizers side by side, with the same start, data order and budget."""
