@@ -356,7 +356,7 @@ _PANELS = (
 
 # A benchmark
 
-_MOST, _LEAST = 30.0, 0.1  # ratios beyond are at the edge
+_MOST, _LEAST = 30.0, 1 / 30  # ratios beyond are at an edge
 
 
 def _optimizer(label: str) -> str:
@@ -393,7 +393,8 @@ def draw_ratios(ratios: Frame, large: Mapping[str, bool], path: Path) -> Path:
     tidy(axes)
     axes.set_xlabel("final train loss ÷ best swept baseline's (○ small, □ large batch, | median)")
     fig.suptitle(
-        "each dot a workload; at the right edge: diverged, or worse by more than 30", fontsize=11
+        f"each dot a workload; at an edge: a factor of more than {_MOST:g}, or diverged",
+        fontsize=11,
     )
     return save(fig, path)
 
