@@ -43,6 +43,12 @@ def test_links_lead_somewhere(page):
             assert target in MADE or (ROOT / "docs" / page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_files_that_are_named_exist(page):
+    named = re.findall(r"`((?:curvature|optimizers|experiments|tests)/[\w./]+)`", text_of(page))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_site_lists_every_page_that_there_is():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = re.findall(r"- .*: (\S+\.md)$", config, re.M)
