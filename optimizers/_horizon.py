@@ -103,24 +103,43 @@ def look_back(
     one, and D is 0 for certain.
     """
     due = jax.lax.rem(step, jnp.asarray(interval, step.dtype)) == 0
-    first = state.count == 0
-    unseen = (jnp.zeros(4, state.usual.dtype), jnp.zeros(4, state.usual.dtype))
+    # All but the averages themselves, which a branch would copy.
+    known = state._replace(long=(), short=())
+    nothing = jnp.zeros((), jnp.bool_)
 
-    def compare() -> tuple[jax.Array, jax.Array]:
-        def point(average: PyTree) -> PyTree:
-            return optax.tree.where(first, params, optax.tree.cast_like(average, params))
+    def look() -> tuple[HorizonState, jax.Array, jax.Array]:
+        new, risen, changed = _learn(known, _compare(value_fn, params, state, axis_name), interval)
+        return cast_like(new, known), risen, changed
 
-        points = [params, point(state.short), point(_between(state, _MIDDLE)), point(state.long)]
-        here, short, middle, long = losses_at(value_fn, points, axis_name)
-        difference = (short + 2 * middle) / 3 - long
-        seen = jnp.stack((difference, here - middle, middle, long - middle), axis=-1)
-        return cast_like(mean_and_variance(seen, axis_name), unseen)
+    new, risen, changed = branch(due, look, lambda: (known, nothing, nothing))
+    evidence = Evidence(new.difference, new.excess, risen, changed)
+    return new._replace(long=state.long, short=state.short), evidence
 
-    mean, variance = branch(due, compare, lambda: unseen)
-    difference, excess, level, lag = (ValueBelief(mean[i], variance[i]) for i in range(4))
-    known = due & ~first & finite_scalars((difference, excess, level, lag))
+
+def _compare(
+    value_fn: ValueFn, params: PyTree, state: HorizonState, axis_name: AxisName | None
+) -> tuple[ValueBelief, ...]:
+    """What a batch shows of D, E, the loss at θ̂ and how far it is below that at θ̄."""
+
+    def point(average: PyTree) -> PyTree:
+        here = optax.tree.cast_like(average, params)
+        return optax.tree.where(state.count == 0, params, here)
+
+    points = [params, point(state.short), point(_between(state, _MIDDLE)), point(state.long)]
+    here, short, middle, long = losses_at(value_fn, points, axis_name)
+    difference = (short + 2 * middle) / 3 - long
+    seen = jnp.stack((difference, here - middle, middle, long - middle), axis=-1)
+    mean, variance = mean_and_variance(seen, axis_name)
+    return tuple(ValueBelief(mean[i], variance[i]) for i in range(4))
+
+
+def _learn(
+    state: HorizonState, seen: tuple[ValueBelief, ...], interval: jax.typing.ArrayLike
+) -> tuple[HorizonState, jax.Array, jax.Array]:
+    """Take in what a batch shows; also whether the loss has risen, and the problem changed."""
+    difference, excess, level, lag = seen
+    known = (state.count > 0) & finite_scalars(seen)
     settled = known & (state.count >= _EARLY)
-
     risen = settled & (
         excess.mean > jnp.maximum(_SIGNIFICANT * safe_sqrt(excess.variance), _LARGE * state.usual)
     )
@@ -132,28 +151,17 @@ def look_back(
     changed = surprises >= 2
     looks = state.count / interval
     weight = _LOOKS / (looks + _LOOKS)
-    away = jnp.where(known & ~risen, jnp.abs(excess.mean) - state.usual, 0.0)
-    new = state._replace(
-        difference=optax.tree.where(
-            known, _averaged(state.difference, difference, weight), state.difference
-        ),
-        excess=optax.tree.where(known, _averaged(state.excess, excess, weight), state.excess),
-        lag=state.lag + weight * jnp.where(known, lag.mean - state.lag, 0.0),
-        level=optax.tree.where(known & ~surprise, _filtered(state.level, level), state.level),
+    away = jnp.where(risen, 0.0, jnp.abs(excess.mean) - state.usual)
+    learned = state._replace(
+        difference=_averaged(state.difference, difference, weight),
+        excess=_averaged(state.excess, excess, weight),
+        lag=state.lag + weight * (lag.mean - state.lag),
+        level=optax.tree.where(surprise, state.level, _filtered(state.level, level)),
         usual=state.usual + weight * away,
-        surprises=jnp.where(due, surprises, state.surprises),
     )
-    dtype = state.usual.dtype
-    afresh = state._replace(
-        difference=_unknown(dtype),
-        excess=_unknown(dtype),
-        lag=jnp.zeros((), dtype),
-        level=_unknown(dtype),
-        usual=jnp.zeros((), dtype),
-        surprises=jnp.zeros((), jnp.int32),
-    )
-    new = cast_like(optax.tree.where(changed, afresh, new), state)
-    return new, Evidence(new.difference, new.excess, risen & ~changed, changed)
+    new = optax.tree.where(known, learned, state)._replace(surprises=surprises)
+    afresh = optax.tree.zeros_like(state)._replace(count=state.count)
+    return optax.tree.where(changed, afresh, new), risen & ~changed, changed
 
 
 def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:
