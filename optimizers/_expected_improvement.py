@@ -391,8 +391,9 @@ def move(
     home = new.outcome == Outcome.RETURNED
     average = last_good
     if isinstance(horizon, HorizonState) and evidence is not None:
-        average = optax.tree.cast_like(horizon.average, params)
-        horizon = follow(horizon, params, good, home, evidence.changed)
+        mean = horizon.average
+        horizon = follow(horizon, params, mean, good, home, evidence.changed)
+        average = optax.tree.cast_like(mean, params)
 
     def leaf(update: jax.Array, p: jax.Array, before: jax.Array, mean: jax.Array) -> jax.Array:
         way = jnp.where(back | home, widen(jnp.where(home, mean, before)) - widen(p), 0.0)

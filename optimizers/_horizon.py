@@ -17,6 +17,8 @@ from ._trust_region import Evidence
 
 _LONG, _SHORT = 5.0, 40.0  # each average spans about the last count/5 and count/40 iterates
 _MIDDLE = 1 / 3  # of the way from one to the other: like an average over the last tenth
+# Where losses are compared: at θ, θ̃, θ̂ and θ̄, as sums of θ, θ̄ and θ̃.
+_PLACES = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, 1 - _MIDDLE, _MIDDLE), (0.0, 1.0, 0.0))
 _SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
 _CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
 _LARGE = 10.0  # multiples of what the loss usually is away from that of the average
@@ -120,13 +122,9 @@ def _compare(
     value_fn: ValueFn, params: PyTree, state: HorizonState, axis_name: AxisName | None
 ) -> tuple[ValueBelief, ...]:
     """What a batch shows of D, E, the loss at θ̂ and how far it is below that at θ̄."""
-
-    def point(average: PyTree) -> PyTree:
-        here = optax.tree.cast_like(average, params)
-        return optax.tree.where(state.count == 0, params, here)
-
-    points = [params, point(state.short), point(_between(state, _MIDDLE)), point(state.long)]
-    here, short, middle, long = losses_at(value_fn, points, axis_name)
+    places = jnp.where(state.count == 0, jnp.eye(3)[:1], jnp.asarray(_PLACES))
+    trees = as_local((params, state.long, state.short), axis_name)
+    here, short, middle, long = losses_at(value_fn, trees, places)
     difference = (short + 2 * middle) / 3 - long
     seen = jnp.stack((difference, here - middle, middle, long - middle), axis=-1)
     mean, variance = mean_and_variance(seen, axis_name)
@@ -211,20 +209,32 @@ def _filtered(belief: ValueBelief, seen: ValueBelief) -> ValueBelief:
 
 
 def losses_at(
-    value_fn: ValueFn, points: list[PyTree], axis_name: AxisName | None
-) -> list[jax.Array]:
-    """Per-example losses of one batch at several parameters."""
+    value_fn: ValueFn, trees: tuple[PyTree, ...], places: jax.Array
+) -> jax.Array | list[jax.Array]:
+    """Per-example losses of one batch at weighted sums of trees, a row of weights for each."""
     losses = per_example_losses(value_fn)
-    points = as_local(points, axis_name)
-    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(points)):
-        return [widen(losses(point)) for point in points]
-    # A loop, so that the model is compiled once and not once for each.
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
-    return list(jax.lax.map(lambda point: widen(losses(point)), stacked))
+
+    def at(weights: jax.Array) -> jax.Array:
+        def point(like: jax.Array, *leaves: jax.Array) -> jax.Array:
+            wide = [widen(leaf) for leaf in leaves]
+            parts = [jnp.asarray(w, x.dtype) * x for w, x in zip(weights, wide, strict=True)]
+            return jnp.asarray(sum(parts), jnp.result_type(like))
+
+        return widen(losses(jax.tree.map(point, trees[0], *trees)))
+
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
+        return [at(weights) for weights in places]
+    # A loop, so that the model is compiled once and not once for each, with one point at a time.
+    return jax.lax.map(at, places)
 
 
 def follow(
-    state: HorizonState, params: PyTree, good: jax.Array, home: jax.Array, fresh: jax.Array
+    state: HorizonState,
+    params: PyTree,
+    average: PyTree,
+    good: jax.Array,
+    home: jax.Array,
+    fresh: jax.Array,
 ) -> HorizonState:
     """Take an iterate into the averages.
 
@@ -233,18 +243,19 @@ def follow(
     Args:
       state: the averages.
       params: θ.
+      average: `state.average`.
       good: whether the iterate is taken in.
-      home: whether training returns to their `average`, from where both start again.
+      home: whether training returns to `average`, from where both start again.
       fresh: whether the averages start again at θ.
     """
     count = jnp.where(fresh, 0, state.count)
     taken = good & ~home
 
-    def take(average: PyTree, span: float) -> PyTree:
+    def take(mean: PyTree, span: float) -> PyTree:
         weight = average_weight(count, span)
         return jax.tree.map(
             lambda a, p, m: jnp.where(taken, a + weight * (p - a), jnp.where(good & home, m, a)),
-            *(average, widen(params), state.average),
+            *(mean, widen(params), average),
         )
 
     return state._replace(
