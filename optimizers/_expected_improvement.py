@@ -50,7 +50,7 @@ _VALUE_NOISE_WEIGHT = 0.01
 _SLOPE_RATIO_WEIGHT = 0.05
 _TOLERANCE = 0.1  # relative deviation of the distance moved up to which a step is the one chosen
 _MOST_PATIENCE = 1000
-_WIDE = 1e30  # parameters of dtypes that end before, float16, may overflow themselves
+_WIDE = 1e30  # parameters of dtypes with a smaller maximum, float16, may overflow themselves
 
 
 def scale_by_expected_improvement(
@@ -67,18 +67,20 @@ def scale_by_expected_improvement(
 
         Δ(α) ~ N(α s + ½ α² h,  α² p + α³ c + ¼ α⁴ q)
 
-    with slope s = v·∇f, curvature h = v·∇²f v and their variances p, q and covariance c over the
-    examples. The step ends where the trust region does. Its radius aims between the minimum of the
-    line and the edge of stability, as far as expected improvement over the horizon of an average
-    of the iterates asks for (`adaptive_trust_region`). An acquisition may shorten the step by what
-    is believed of the line.
+    with slope s = v·∇f, curvature h = v·∇²f v and the variances p, q and covariance c of these two
+    means over the examples of a batch. By default the step ends where the trust region does, whose
+    radius aims between the minimum of the line and beyond the edge of stability; how far is set by
+    the expected improvement of the loss along two averages of the iterates
+    (`adaptive_trust_region`). An acquisition, if one is given, may end the step earlier, by what is
+    believed of the line.
 
     Every batch shows the slope along the step before, for the price of a dot product with the
     gradient; the curvature along it changes slowly and takes a second-order forward-mode pass,
     which is made at every step until the trust region has learned from 20 (always, with
     `newton_trust_region`), at every tenth from then on, and where the slope after a step
     contradicts what is remembered. In between, a new direction is taken to bend as the last did.
-    At every tenth step the losses at the iterate and along two averages are compared as well.
+    At every tenth step the losses at the iterate and at three places along two averages are
+    compared as well, for four forward passes.
 
     Evaluate and deploy at `eval_params(state, params)`, which lies between the two, where losses
     were lowest; go on training from `params`.
@@ -86,13 +88,13 @@ def scale_by_expected_improvement(
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
     is blamed, and the parameters return to the last good point; where they are bad there too, the
     rule waits longer the next time. Where the loss rises far above that at the average, the
-    parameters return to the average. Where the loss at the average rises itself, the problem is
-    taken for a new one and all is learned afresh. What stands before the rule in a chain must not
-    keep a NaN, as the averages of `optax.scale_by_adam` do; those of `adameka` do not.
+    parameters return to the average. Where the loss at the average itself rises, the problem is
+    taken for a new one and all is learned afresh. Earlier members of a chain must not keep a NaN;
+    those of `optax.scale_by_adam` do, those of `adameka` do not.
 
     A second derivative that does not exist is replaced by that of the parabola which falls to a
     loss of 0. Where the given gradient is not that of `value_fn`, slopes are scaled to those of
-    `value_fn`, and `metrics` shows the mismatch.
+    `value_fn`, and `metrics` shows the mismatch; outside of `jit` it is an error.
 
     Args:
       acquisition: what the step maximizes within the trust region: None for its length;
@@ -137,8 +139,8 @@ def scale_by_expected_improvement(
       >>> bool(value_fn(params) < 1e-2)
       True
 
-    Source: Chen et al. (2020), arXiv 2011.04803, section 4, with expected improvement over a
-    trust region that learns in place of the probability of improvement.
+    Source: Chen et al. (2020), arXiv 2011.04803, section 4, with a trust region that learns in
+    place of the probability of improvement.
     """
     trust_region = resolve_trust_region(trust_region, adaptive_trust_region)
     choose = step_chooser(acquisition, trust_region)
@@ -174,7 +176,7 @@ def scale_by_expected_improvement(
             axis_name=axis_name,
         )
         horizon, evidence = observe_horizon(
-            value_fn, params, state.horizon, state.step, curvature_interval, axis_name
+            value_fn, params, state.horizon, state.step, observation, curvature_interval, axis_name
         )
         limit = step_limit(params, updates, observation, max_step_size)
         step = choose(state.step, observation, evidence, limit, coarsest(params))
@@ -190,13 +192,16 @@ def observe_horizon(
     params: PyTree,
     horizon: HorizonState | tuple[()],
     step: StepState,
+    observation: Observation,
     interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState | tuple[()], Evidence | None]:
-    """Look back, where the trust region learns from averages."""
+    """Look back every so many steps, where the trust region learns from averages."""
     if not isinstance(horizon, HorizonState):
         return horizon, None
-    return look_back(value_fn, params, horizon, step.count, interval, axis_name)
+    # Not at a batch that is skipped: the next one takes its place.
+    due = observation.finite & (jax.lax.rem(step.count, jnp.asarray(interval, jnp.int32)) == 0)
+    return look_back(value_fn, params, horizon, due, interval, axis_name)
 
 
 def step_chooser(
@@ -220,14 +225,15 @@ def step_chooser(
         limit: jax.Array,
         rounding: float,
     ) -> StepState:
-        # The line of the step made, α = 1 being the step itself: as predicted, and as seen.
+        # The line of the step made, α = 1 being the step itself: as predicted, and as seen. The
+        # slope seen is this batch's; the curvature is as remembered, or, in `meka`, this batch's.
         predicted = state.belief.rescaled(observation.distance)
         seen = observation.behind.rescaled(observation.distance)
         outcome = classify(state, observation, rounding)
 
         # filter
         value, value_noise = filter_value(state, predicted, seen, observation)
-        # believe
+        # believe: the filtered loss, and slope and curvature as they were observed
         belief = observation.ahead._replace(value=value.mean, value_variance=value.variance)
         # learn
         trust = trust_region.update(
@@ -239,7 +245,8 @@ def step_chooser(
             distance = radius
         else:
             distance = maximize_on_interval(partial(utility, belief), radius)
-        if evidence is not None:  # the step from here is not made
+        if evidence is not None:
+            # After a rise the step from here is not made; the parameters return to the average.
             distance = jnp.where(evidence.risen, 0.0, distance)
             outcome = jnp.where(evidence.risen, Outcome.RETURNED, outcome).astype(jnp.int32)
 
@@ -280,13 +287,14 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     resolution = rounding * state.params_norm
     chosen = jnp.abs(distance - state.distance) <= _TOLERANCE * state.distance + resolution
     truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
-    # A step that is short for another reason than the radius asks for no longer radius.
+    # A step that something else cut short does not call for a longer radius.
     swallowed = (state.distance > 0) & (state.distance <= resolution) & ~truncated
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
-    # After a return, what rounding left of the way is no step.
-    moved = jnp.where(chosen & (state.distance == 0), Outcome.NONE, moved)
+    # The way of a return is no step, nor is what rounding left of it.
+    returned = (state.outcome == Outcome.RETURNED) | (chosen & (state.distance == 0))
+    moved = jnp.where(returned, Outcome.NONE, moved)
     stayed = jnp.where(swallowed, Outcome.UNRESOLVED, Outcome.NONE)
     return jnp.where(distance > 0, moved, stayed).astype(jnp.int32)
 
@@ -327,7 +335,8 @@ def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
     num_bad = state.num_bad + 1
     # Only a step that was made can be at fault, and only if batch after batch is bad there.
     back = (num_bad >= state.patience) & (state.distance > 0)
-    # A batch that is bad where all was well before acquits the step: bad batches are common here.
+    # The parameters went back to the last good point and the next batch is bad there too: the step
+    # was not at fault, bad batches are common, and from now on more of them are waited for.
     acquitted = (state.num_bad == state.patience) & (state.distance == 0) & (state.count > 0)
     patience = jnp.where(acquitted, 2 * state.patience, state.patience)
     rejected = trust_region.reject(state.trust)
@@ -357,7 +366,7 @@ def step_limit(
     limit = jnp.where(length > 0, length, 1.0)
     if max_step_size is not None:
         limit = jnp.minimum(limit, max_step_size * direction_norm)
-    # No entry of float16 comes nearer to the end of its range than a hundredth.
+    # Entries of float16 stay below 99 % of the largest number there is.
     for p, u in zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True):
         largest = float(jnp.finfo(jnp.result_type(p)).max)
         if largest < _WIDE and jnp.size(p):
@@ -389,14 +398,14 @@ def move(
     good = new.num_bad == 0
     back = new.outcome == Outcome.REJECTED
     home = new.outcome == Outcome.RETURNED
-    average = last_good
+    average = last_good  # unused, where there is no average to return to
     if isinstance(horizon, HorizonState) and evidence is not None:
         mean = horizon.average
         horizon = follow(horizon, params, mean, good, home, evidence.changed)
         average = optax.tree.cast_like(mean, params)
 
-    def leaf(update: jax.Array, p: jax.Array, before: jax.Array, mean: jax.Array) -> jax.Array:
-        way = jnp.where(back | home, widen(jnp.where(home, mean, before)) - widen(p), 0.0)
+    def leaf(update: jax.Array, p: jax.Array, before: jax.Array, middle: jax.Array) -> jax.Array:
+        way = jnp.where(back | home, widen(jnp.where(home, middle, before)) - widen(p), 0.0)
         return jnp.where(good & ~home, -new.step_size * widen(update), way)
 
     final = cast_like(jax.tree.map(leaf, updates, params, last_good, average), params)

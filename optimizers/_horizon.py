@@ -88,11 +88,11 @@ def look_back(
     value_fn: ValueFn,
     params: PyTree,
     state: HorizonState,
-    step: jax.Array,
+    due: jax.Array,
     interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState, Evidence]:
-    """Compare the losses of a batch along the averages and at the iterate, every so many steps.
+    """Compare the losses of a batch along the averages and at the iterate where that is due.
 
         D_i = ⅓ ℓ_i(θ̃) + ⅔ ℓ_i(θ̂) − ℓ_i(θ̄),    E_i = ℓ_i(θ) − ℓ_i(θ̂)
         D ← D + w (mean_i D_i − D),    V ← (1 − w)² V + w² Var_i[D_i]/n,    and E likewise
@@ -104,7 +104,6 @@ def look_back(
     are paired by example, so their variance is that of what differs. At the start all averages are
     one, and D is 0 for certain.
     """
-    due = jax.lax.rem(step, jnp.asarray(interval, step.dtype)) == 0
     # All but the averages themselves, which a branch would copy.
     known = state._replace(long=(), short=())
     nothing = jnp.zeros((), jnp.bool_)

@@ -164,7 +164,7 @@ def meka(
         )
         mean = filtered.belief.mean
         horizon, evidence = observe_horizon(
-            value_fn, params, state.horizon, state.step, CURVATURE_INTERVAL, axis_name
+            value_fn, params, state.horizon, state.step, observation, CURVATURE_INTERVAL, axis_name
         )
         limit = step_limit(params, mean, observation, max_step_size)
         step = choose(state.step, observation, evidence, limit, coarsest(params))

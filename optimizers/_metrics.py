@@ -19,7 +19,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `curvature_std`    | its standard deviation                                              |
     | `direction_norm`   | ‖d‖ of the direction as given                                       |
     | `snr`              | slope² over its variance                                            |
-    | `radius`           | τ: the step size at which the trust region ends                     |
+    | `radius`           | τ: the step size that the trust region has learned                  |
     | `slope_ratio`      | part of the predicted slope that fresh batches confirm, smoothed    |
     | `loss_mean`        | u, filtered loss of the objective                                   |
     | `loss_std`         | √s, its standard deviation                                          |
@@ -31,7 +31,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `iterate_gap_std`  | its standard deviation                                              |
     | `num_adaptations`  | steps that the trust region has learned from, less those of others  |
     | `num_rejected`     | batches, skipped or taken back, at which something was not finite   |
-    | `outcome`          | what became of the step before, an `Outcome`                        |
+    | `outcome`          | what became of the step before, or of this batch: an `Outcome`      |
     | `gradient_mismatch`| relative deviation of the gradient's slope from that of `value_fn`  |
     | `differentiation`  | 1 forward mode, 2 reverse over reverse, 3 differences; 0 before any |
     | `gain`             | K, averaged over the parameters: weight of the newest gradient      |

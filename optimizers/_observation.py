@@ -34,7 +34,7 @@ class Observation(NamedTuple):
       behind: the line of the step made: its slope at this batch; its curvature as believed before
         the step, or, in `meka`, as this batch has it.
       ahead: the line of the direction, measured or remembered.
-      distance: length of the displacement made since the last finite batch.
+      distance: length of the displacement made since the last finite batch, whoever made it.
       direction_norm: ‖d‖.
       params_norm: ‖θ‖ when the curvature was measured.
       has_value: whether the loss of this batch is known.
@@ -90,6 +90,10 @@ def observe_step(
     due |= slope_behind > jnp.abs(old.belief.slope) + noise
     due |= (old.gradient_mismatch > MAX_MISMATCH) | (old.distance == 0) | (old.num_bad > 0)
 
+    # Between measurements the new direction is taken to have the curvature and the variances of the
+    # one that was measured last; only its slope is new.
+    remembered = (old.belief, old.gradient_mismatch, old.params_norm, old.info.differentiation)
+
     def measure() -> tuple[LineBelief, jax.Array, jax.Array, jax.Array]:
         direction = unit(optax.tree.scale(-1, widen(updates)), direction_norm)
         line, mode = observe_with_mode(value_fn, params, direction, differentiation, axis_name)
@@ -98,23 +102,18 @@ def observe_step(
         line = fill_missing_curvature(line)
         return cast_like((line, mismatch, params_norm, jnp.int32(mode)), remembered)
 
-    # Between measurements the new direction is taken to have the curvature and the variances of the
-    # one that was measured last; only its slope is new.
-    remembered = (old.belief, old.gradient_mismatch, old.params_norm, old.info.differentiation)
-    measured, mismatch, params_norm, mode = branch(due, measure, lambda: remembered)
-    value_seen = (
-        measured.value if value is None else jnp.where(due, measured.value, jnp.mean(value))
-    )
+    line, mismatch, params_norm, mode = branch(due, measure, lambda: remembered)
+    value_seen = line.value if value is None else jnp.where(due, line.value, jnp.mean(value))
     # 1 unless the line was measured: after a mismatch it is, at every step.
-    correction = slope_correction(mismatch, slope_ahead, measured.slope)
+    correction = slope_correction(mismatch, slope_ahead, line.slope)
     return Observation(
         # Where nothing was measured, `has_value` and `measured` keep value and noise unused.
         behind=old.belief._replace(
             value=value_seen,
-            value_variance=measured.value_variance,
+            value_variance=line.value_variance,
             slope=slope_behind * correction,
         ),
-        ahead=measured._replace(slope=slope_ahead * correction),
+        ahead=line._replace(slope=slope_ahead * correction),
         distance=distance,
         direction_norm=direction_norm,
         params_norm=params_norm,

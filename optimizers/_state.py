@@ -1,4 +1,4 @@
-"""What the step rule keeps from step to step."""
+"""What the step rule keeps from step to step, and what it tells of the step it has chosen."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,9 @@ class StepInfo(NamedTuple):
 
 
 class StepState(NamedTuple):
-    """What the step rule keeps from step to step: scalars only.
+    """What the step rule keeps of the step it has chosen: scalars only.
+
+    `step_size` and `info` are results of this update, which no later step reads.
 
     Attributes:
       count: batches that were finite, int32.
@@ -33,11 +35,12 @@ class StepState(NamedTuple):
       params_norm: ‖θ‖ when the curvature was last measured.
       distance: α, the length of the step chosen last; 0 after one was taken back.
       step_size: α/‖d‖ of this update; 0 after a bad batch.
-      outcome: what became of the step before, an `Outcome`, int32.
+      outcome: what became of the step before, or what is done in place of a step: an `Outcome`,
+        int32.
       trust: state of the trust region.
       gradient_mismatch: relative deviation of the given gradient's slope from that of `value_fn`.
       num_bad: batches in a row that were not finite, int32.
-      patience: so many of them blame the step, int32.
+      patience: bad batches in a row after which the step is taken back, int32.
       info: what `metrics` shows besides.
     """
 
@@ -90,7 +93,8 @@ class ExpectedImprovementState(NamedTuple):
     """State of `scale_by_expected_improvement`.
 
     Attributes:
-      params: parameters at the last finite batch.
+      params: where the next displacement counts from: the parameters at the last finite batch, or
+        the average after a return there.
       horizon: `HorizonState`, the averages of the iterates; () where the trust region has no use
         for them.
       step: what the rule keeps, scalars.

@@ -72,9 +72,10 @@ class TrustRegion(NamedTuple):
       init: `dtype -> state`, a NamedTuple of scalars with the fields `count`, the steps that it has
         learned from (below 20 the curvature is measured at every step), and `radius`, where the
         last interval ended by what was learned.
-      update: `(state, outcome, observation, belief, evidence, direction_norm, limit) -> state`
-        learns from the last step. `observation` is the line of that step, α = 1 being the step;
-        `belief` is the line that lies ahead, per unit of length; `evidence` is an `Evidence`.
+      update: `(state, outcome, seen, belief, evidence, direction_norm, limit) -> state` learns from
+        the last step. `outcome` is what became of it; `seen` is its line, α = 1 being the step;
+        `belief` is the line that lies ahead, per unit of length; `evidence` is an `Evidence`;
+        `direction_norm` is ‖d‖, and no step may be longer than `limit`.
       reject: `state -> state` after a step that was taken back.
       radius: `state -> length` at which the interval ends.
       averages: whether it asks for evidence; otherwise no averages are kept, and it gets None.
@@ -136,8 +137,8 @@ def newton_trust_region(max_newton_ratio: float = 3.0) -> TrustRegion:
         radius, magnitude = (jnp.zeros((), dtype) for _ in range(2))
         return NewtonState(count, radius, magnitude, steps)
 
-    def update(state, outcome, observation, belief, evidence, direction_norm, limit):
-        del outcome, observation, evidence, direction_norm, limit
+    def update(state, outcome, seen, belief, evidence, direction_norm, limit):
+        del outcome, seen, evidence, direction_norm, limit
         steps = state.steps + 1
         magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
         radius = max_newton_ratio * newton_length(belief.slope, bound)
@@ -192,8 +193,8 @@ def adaptive_trust_region(
     leaves s = 0; one of twice that length, beyond which steps grow from one to the next, leaves
     s = h/2. Where the loss no longer falls, s = h/2 whatever the steps are.
 
-    Where to aim decide D, the loss at shorter averages of the iterates less that at a long one, and
-    E, the loss at the iterate less that of an average:
+    D, the loss at shorter averages of the iterates less that at a long one, and E, the loss at the
+    iterate less that of an average, decide where to aim:
 
     | D   | E   | what that says                                     | aim                         |
     |-----|-----|----------------------------------------------------|-----------------------------|
@@ -210,10 +211,10 @@ def adaptive_trust_region(
     lower end s − √p of the slope, where s > 0 counts as −0.3 s. There, h is the larger of the
     newest curvature and its running magnitude: never negative, never suddenly small.
 
-    A step that something kept short says nothing for a longer one. One of which rounding leaves
-    nothing asks for the longest there is. One that is taken back halves the interval for about ten
-    steps. A return to the average shortens τ by three tenths. Where the problem has changed, all
-    that was learned is forgotten.
+    A step that something kept short is no evidence for a longer one. One that is lost to rounding
+    asks for the largest increase. One that is taken back halves the interval for about ten steps.
+    A return to the average shortens τ by three tenths. Where the problem has changed, all that was
+    learned is forgotten.
 
     Args:
       least_ratio: ρ₀, the slope after the step that is aimed at where noise rules, as a part of
@@ -245,7 +246,7 @@ def adaptive_trust_region(
     def update(
         state: AdaptiveState,
         outcome: jax.Array,
-        observation: LineBelief,
+        seen: LineBelief,
         belief: LineBelief,
         evidence: Evidence,
         direction_norm: jax.Array,
@@ -258,8 +259,8 @@ def adaptive_trust_region(
         taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
         unresolved = outcome == Outcome.UNRESOLVED
         weight = jnp.where(taken, averaging_weight(state.count), 0.0)
-        slope = state.slope + weight * (observation.slope - state.slope)
-        curvature = state.curvature + weight * (observation.curvature - state.curvature)
+        slope = state.slope + weight * (seen.slope - state.slope)
+        curvature = state.curvature + weight * (seen.curvature - state.curvature)
         progress = improvement_share(evidence.difference)
         ahead = progress * improvement_share(evidence.excess)
         target = least_ratio + (_EDGE - least_ratio) * progress + (most_ratio - _EDGE) * ahead

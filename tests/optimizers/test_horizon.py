@@ -107,6 +107,37 @@ def test_a_loss_that_rises_far_returns_to_the_average(adam):
     assert loss(back) < 2 * loss(params)  # the average has seen ten of those iterates
 
 
+@pytest.mark.parametrize("make", [adameka, meka], ids=["adameka", "meka"])
+def test_a_return_is_not_taken_for_a_step(make):
+    """Nothing is learned from the way back, and nothing that was learned is taken back for it."""
+    tx = make()
+    params, state, _, _ = trained(tx, PARAMS, tx.init(PARAMS), 100)
+    thrown = jax.tree.map(lambda p: 3 * p, params)
+    _, _, _, known = trained(tx, thrown, state, 12, start=1)
+    returned = int(np.argmax(np.asarray(known["outcome"]) == Outcome.RETURNED))
+    learned = np.asarray(known["num_adaptations"])
+    assert known["outcome"][returned] == Outcome.RETURNED
+    assert known["outcome"][returned + 1] == Outcome.NONE
+    assert learned[returned + 1] == learned[returned]
+
+
+def test_a_batch_without_a_gradient_says_nothing_of_the_averages(adam):
+    """Not even where its losses are finite, and higher than ever."""
+    tx, params, state, _, _ = adam
+    nothing = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), params)
+    step = jax.jit(
+        lambda state: tx.update(
+            nothing, state, params, grad=nothing, value_fn=lambda p: 100 + losses(p, X, Y)
+        )[1]
+    )
+    after = state
+    for _ in range(3):
+        after = step(after)
+    assert metrics(after)["outcome"] == Outcome.SKIPPED
+    for name in ("average_gap", "average_gap_std", "iterate_gap", "iterate_gap_std"):
+        assert metrics(after)[name] == metrics(state)[name]
+
+
 @pytest.mark.parametrize("scalar", [False, True])
 def test_a_new_problem_is_learned_as_fast_as_by_a_new_optimizer(adam, scalar):
     """Other targets after 600 steps: noticed, and within 1.3 of a fresh state."""
