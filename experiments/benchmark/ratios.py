@@ -271,17 +271,17 @@ def overall(table: Frame) -> Frame:
             "workloads": len(mine),
             "compared": len(known),
             "at_edge": int(mine["at_edge"].sum()),
-            "to_default": _median(mine["to_default"]),
-            "to_adam": _median(mine["to_adam"]),
+            "to_default": means(mine["to_default"]).median(),
+            "to_adam": means(mine["to_adam"]).median(),
             "mean": mean,
             "worst": known.max() if len(known) else math.nan,
             "worst_workload": worst,
-            "to_best": _median(mine["to_best"]),
+            "to_best": means(mine["to_best"]).median(),
             "near_adam": (known <= _NEAR).mean() if len(known) else math.nan,
-            "test_to_adam": _median(mine["test_to_adam"]),
-            "equal_time": _median(mine["equal_time"]),
-            "time_to_target": _median(mine["time_to_target"]),
-            "time_with_sweep": _median(mine["time_with_sweep"]),
+            "test_to_adam": means(mine["test_to_adam"]).median(),
+            "equal_time": means(mine["equal_time"]).median(),
+            "time_to_target": means(mine["time_to_target"]).median(),
+            "time_with_sweep": means(mine["time_with_sweep"]).median(),
             "score_steps": scores["steps"].get(label, math.nan),
             "score_seconds": scores["seconds"].get(label, math.nan),
             "seconds": mine["seconds"].median(),
@@ -302,12 +302,6 @@ def _geometric(ratios: np.ndarray) -> Interval:
         return bootstrap(ratios, geometric=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         return Interval(*[float(np.exp(np.log(ratios).mean()))] * 3)
-
-
-def _median(column: Frame) -> float:
-    """The upper of the two middle ones: their mean is of no use where one is infinite."""
-    known = sorted(means(column).dropna())
-    return known[len(known) // 2] if known else math.nan
 
 
 def wins(workloads: Mapping[str, Rows]) -> Frame:
