@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ...curvature import per_example
-from ...optimizers import average_iterates, meka, metrics
+from ...optimizers import meka, metrics
 from ..models import CNN, MLP, Transformer
 from ..problem import PyTree
 from ..registry import OPTIMIZERS
@@ -183,7 +183,6 @@ TRAINING = {
     "sgd": Step(optax.sgd(1e-2), _LOSSES),
     "adameka": Step(_ADAMEKA, _LOSSES),
     "meka": Step(_registered("meka"), _LOSSES),
-    "adameka, averaged": Step(optax.chain(_ADAMEKA, average_iterates()), _LOSSES),
     "adameka, metrics read": Step(_ADAMEKA, _LOSSES, _sum_of_metrics),
     "adameka, value given": Step(_ADAMEKA, _given(value_fn="losses", value="value")),
     "adameka, measured at every step": Step(_registered("adameka-interval-1"), _LOSSES),
