@@ -232,10 +232,15 @@ _ROWS = (
     _region("initial-0.8", initial_newton_ratio=0.8),
     _region("max-newton-1", max_newton_ratio=1.0),
     _region("max-newton-30", max_newton_ratio=30.0),
-    # What the averages say: nothing of it; all of it, as if it were certain.
+    # What the averages say: nothing of it; all of it, as if it were certain, or much less certain.
     ablation("adameka-deaf", lambda v: v.adameka(trust_region=v.deaf(v.adaptive_trust_region()))),
     ablation(
-        "adameka-certain", lambda v: v.adameka(trust_region=v.certain(v.adaptive_trust_region()))
+        "adameka-certain",
+        lambda v: v.adameka(trust_region=v.doubtful(v.adaptive_trust_region(), 0)),
+    ),
+    ablation(
+        "adameka-doubtful",
+        lambda v: v.adameka(trust_region=v.doubtful(v.adaptive_trust_region(), 20)),
     ),
     # Losses without examples: their mean alone, which has no variance.
     ablation("adameka-scalar", lambda v: v.of_mean_loss(v.adameka())),

@@ -13,7 +13,7 @@ from ...optimizers import (
     scale_by_kalman_filter,
     warm_start,
 )
-from .blind import certain, deaf, of_mean_loss
+from .blind import deaf, doubtful, of_mean_loss
 from .look_ahead import look_ahead
 from .newton_steps import newton_steps
 from .replayed import replayed
@@ -25,9 +25,9 @@ from .trust_region_budget import within_budget
 __all__ = [
     "adameka",
     "adaptive_trust_region",
-    "certain",
     "contrib",
     "deaf",
+    "doubtful",
     "improvement_threshold",
     "look_ahead",
     "meka",

@@ -12,9 +12,9 @@ from ...curvature import ValueBelief
 from ...optimizers import TrustRegion
 
 
-def certain(trust_region: TrustRegion) -> TrustRegion:
-    """A trust region that takes what the averages say for certain."""
-    return _hearing(trust_region, lambda mean, variance: ValueBelief(mean, 0 * variance))
+def doubtful(trust_region: TrustRegion, factor: float) -> TrustRegion:
+    """A trust region that takes what the averages say for less certain; with 0, for certain."""
+    return _hearing(trust_region, lambda mean, variance: ValueBelief(mean, factor * variance))
 
 
 def deaf(trust_region: TrustRegion) -> TrustRegion:
