@@ -47,6 +47,7 @@ KINDS: Makers = {
     "momentum": lambda: optax.trace(decay=0.9),
     "Adam": optax.scale_by_adam,
 }
+CLASSES = 10  # of every problem here
 PUBLISHED, OURS = "published rule", "adameka"
 RULES: Makers = {PUBLISHED: published, OURS: adameka}
 Found = dict[str, Curves]  # by optimizer; those of a baseline have its `rate`
@@ -125,16 +126,25 @@ def judge(problem: str, found: Found) -> Claims:
     accuracies = {name: final(curves["test_accuracy"]) for name, curves in found.items()}
     tuned = [name for name in found if name in KINDS]
     lowest = min((losses[name] for name in tuned), key=np.mean)
+    chance = np.log(CLASSES)  # a network that has not learned "matches" in no more than its loss
     highest = max((accuracies[name] for name in tuned), key=np.mean)
     claims = {}
     for name in RULES:
         claims |= {
             f"{problem}: {name} matches the best tuned baseline in train loss (at most 1.1 "
-            "times)": check_ratio(losses[name] / lowest, at_most=1.1),
+            "times, and at most 1.1 times as far below chance)": check_ratio(
+                np.maximum(losses[name] / lowest, behind(chance - losses[name], chance - lowest)),
+                at_most=1.1,
+            ),
             f"{problem}: {name} matches the best tuned baseline in test accuracy (at most "
             "0.01 less)": check(accuracies[name] - highest, at_least=-0.01),
         }
     return claims
+
+
+def behind(gain: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """How many times the best gain a gain falls short of; a hundred times without any."""
+    return best / np.maximum(gain, best / 100)
 
 
 def cell(values: np.ndarray, form: str) -> str:

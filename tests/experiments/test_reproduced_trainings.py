@@ -373,6 +373,10 @@ class TestBaselines:
         assert verdicts(baselines.judge("x", found)) == [False, False, True, True]
         found[baselines.OURS] = invented([np.nan] * SEEDS)
         assert verdicts(baselines.judge("x", found))[2:] == [False, False]
+        # Where nobody gets far, a network that has learned nothing is no match.
+        found = {"SGD": invented([2.1] * SEEDS), baselines.PUBLISHED: invented([2.302] * SEEDS)}
+        found[baselines.OURS] = found["SGD"]
+        assert verdicts(baselines.judge("x", found))[::2] == [False, True]
 
 
 class TestOdeTradeoff:
