@@ -132,7 +132,7 @@ def judge(problem: str, found: Found) -> Claims:
     for name in RULES:
         claims |= {
             f"{problem}: {name} matches the best tuned baseline in train loss (at most 1.1 "
-            "times, and at most 1.1 times as far below chance)": check_ratio(
+            "times; the baseline at most 1.1 times as far below chance)": check_ratio(
                 np.maximum(losses[name] / lowest, behind(chance - losses[name], chance - lowest)),
                 at_most=1.1,
             ),
