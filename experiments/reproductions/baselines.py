@@ -126,7 +126,7 @@ def judge(problem: str, found: Found) -> Claims:
     accuracies = {name: final(curves["test_accuracy"]) for name, curves in found.items()}
     tuned = [name for name in found if name in KINDS]
     lowest = min((losses[name] for name in tuned), key=np.mean)
-    chance = np.log(CLASSES)  # a network that has not learned "matches" in no more than its loss
+    chance = np.log(CLASSES)  # the loss of a network that has learned nothing
     highest = max((accuracies[name] for name in tuned), key=np.mean)
     claims = {}
     for name in RULES:

@@ -70,9 +70,10 @@ def test_contract_targets_are_reached(make, target):
         return (params, state), params
 
     run = jax.jit(lambda *carry: jax.lax.scan(step, carry, length=steps))
-    if target == "rosenbrock":
-        # Along its valley a step leads away now and then, at little loss mostly; at which steps, is
-        # a matter of rounding: hence the median over starts that are next to each other.
+    wanders = (make, target) == ("momentum+rule", "rosenbrock")
+    if wanders:
+        # Along the valley an unscaled direction leads away now and then, at little loss mostly; at
+        # which steps, is a matter of rounding: the median over starts that are next to each other.
         ends = [run(start + 1e-7 * shift, tx.init(start))[0][0] for shift in range(7)]
         assert np.median([value_fn(end) for end in ends]) < 1e-2
     (params, state), path = run(start, tx.init(start))
@@ -80,7 +81,7 @@ def test_contract_targets_are_reached(make, target):
         lambda leaf, end: np.abs(leaf - end).reshape(steps, -1).max(axis=1), path, solution
     )
     assert np.min(np.max(jax.tree.leaves(errors), axis=0)) < 3e-2
+    assert wanders or float(value_fn(params)) < 1e-2
     if target != "rosenbrock":
-        assert float(value_fn(params)) < 1e-2
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-2), params, solution)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
