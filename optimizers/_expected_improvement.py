@@ -1,4 +1,4 @@
-"""The step rule: observe, filter, believe, learn, decide, step.
+"""The step rule: observe, look back, filter, believe, learn, decide, step.
 
 Along the unit vector v of a direction d the loss is a `LineBelief`; what is chosen is a distance α
 along v. The step size that `metrics` shows is α/‖d‖, in units of the direction as given.
@@ -39,6 +39,7 @@ from ._observation import (
     Observation,
     branch,
     cast_like,
+    climbs,
     divide,
     observe_step,
 )
@@ -69,18 +70,18 @@ def scale_by_expected_improvement(
 
     with slope s = v·∇f, curvature h = v·∇²f v and the variances p, q and covariance c of these two
     means over the examples of a batch. By default the step ends where the trust region does, whose
-    radius aims between the minimum of the line and beyond the edge of stability; how far is set by
-    the expected improvement of the loss along two averages of the iterates
-    (`adaptive_trust_region`). An acquisition, if one is given, may end the step earlier, by what is
-    believed of the line.
+    radius aims at the minimum of the line, at the edge of stability or beyond it; which of the
+    three, the losses along two averages of the iterates decide (`adaptive_trust_region`). An
+    acquisition, if one is given, may end the step earlier, by what is believed of the line.
 
-    Every batch shows the slope along the step before, for the price of a dot product with the
-    gradient; the curvature along it changes slowly and takes a second-order forward-mode pass,
-    which is made at every step until the trust region has learned from 20 (always, with
-    `newton_trust_region`), at every tenth from then on, and where the slope after a step
-    contradicts what is remembered. In between, a new direction is taken to bend as the last did.
-    At every tenth step the losses at the iterate and at three places along two averages are
-    compared as well, for four forward passes.
+    Every batch shows the slopes along the step before and along the direction ahead, for the price
+    of two dot products with the gradient. The curvature ahead changes slowly and takes a
+    second-order forward-mode pass, which is made at every step until the trust region has learned
+    from 20 (always, with `newton_trust_region`), at every tenth from then on, and where something
+    is off: the slope after a step contradicts what is remembered, the gradient is not that of
+    `value_fn`, or no step was made. In between, a new direction is taken to bend as the last did.
+    At every tenth step, and where the loss climbs after a step, the losses at the iterate and at
+    three places along two averages are compared as well, for four forward passes.
 
     Evaluate and deploy at `eval_params(state, params)`, which lies between the two, where losses
     were lowest; go on training from `params`.
@@ -196,11 +197,13 @@ def observe_horizon(
     interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState | tuple[()], Evidence | None]:
-    """Look back every so many steps, where the trust region learns from averages."""
+    """Look back every so many steps, and where the step made may have done harm."""
     if not isinstance(horizon, HorizonState):
         return horizon, None
-    # Not at a batch that is skipped: the next one takes its place.
-    due = observation.finite & (jax.lax.rem(step.count, jnp.asarray(interval, jnp.int32)) == 0)
+    due = jax.lax.rem(step.count, jnp.asarray(interval, jnp.int32)) == 0
+    due |= climbs(observation.behind.slope, step.belief)
+    # Not before there are averages; a batch that is skipped leaves it to the next one.
+    due &= observation.finite & (horizon.count > 0)
     return look_back(value_fn, params, horizon, due, interval, axis_name)
 
 
@@ -292,7 +295,7 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
-    # The way of a return is no step, nor is what rounding left of it.
+    # A return is no step, nor is a displacement where none was chosen, which rounding has left.
     returned = (state.outcome == Outcome.RETURNED) | (chosen & (state.distance == 0))
     moved = jnp.where(returned, Outcome.NONE, moved)
     stayed = jnp.where(swallowed, Outcome.UNRESOLVED, Outcome.NONE)
@@ -302,7 +305,7 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
 def update_slope_ratio(
     ratio: jax.Array, outcome: jax.Array, predicted: LineBelief, seen: LineBelief
 ) -> jax.Array:
-    """Running average of the slope that the batch finds over the one that was predicted."""
+    """Running average of the ratio of the slope that the batch finds to the predicted one."""
     taken = (outcome == Outcome.TAKEN) | (outcome == Outcome.TRUNCATED)
     slope_at_start = seen.slope - seen.curvature  # carried back over the step, of length 1 here
     descent = predicted.slope < 0
@@ -331,12 +334,12 @@ def filter_value(
 
 
 def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
-    """What is left of a batch at which something was not finite."""
+    """The state after a batch at which something was not finite."""
     num_bad = state.num_bad + 1
     # Only a step that was made can be at fault, and only if batch after batch is bad there.
     back = (num_bad >= state.patience) & (state.distance > 0)
-    # The parameters went back to the last good point and the next batch is bad there too: the step
-    # was not at fault, bad batches are common, and from now on more of them are waited for.
+    # No step was made since the parameters went back, and the batches stay bad: the step was not at
+    # fault, bad batches are common, and from now on more of them are waited for.
     acquitted = (state.num_bad == state.patience) & (state.distance == 0) & (state.count > 0)
     patience = jnp.where(acquitted, 2 * state.patience, state.patience)
     rejected = trust_region.reject(state.trust)
@@ -359,8 +362,9 @@ def step_limit(
 ) -> jax.Array:
     """Length that no step exceeds, whatever is believed.
 
-    No step reaches farther than the parameters are long: a bound that only a vanishing curvature
-    meets, and that keeps a linear loss from sending them to infinity.
+    No step reaches farther than the parameters are long, or than 1 where they are 0. Hardly a step
+    meets this bound unless the curvature vanishes; it keeps a linear loss from sending the
+    parameters to infinity.
     """
     length, direction_norm = observation.params_norm, observation.direction_norm
     limit = jnp.where(length > 0, length, 1.0)

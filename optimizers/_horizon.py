@@ -1,6 +1,6 @@
 """What two averages of the iterates say of the steps behind them: does progress rule, or noise?"""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ from ._average import average_weight
 from ._observation import branch, cast_like
 from ._trust_region import Evidence
 
-_LONG, _SHORT = 5.0, 40.0  # each average spans about the last count/5 and count/40 iterates
+_LONG, _SHORT = 5.0, 40.0  # averages over about the last count/5 and count/40 iterates
 _MIDDLE = 1 / 3  # of the way from one to the other: like an average over the last tenth
 # Where losses are compared: at θ, θ̃, θ̂ and θ̄, as sums of θ, θ̄ and θ̃.
 _PLACES = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, 1 - _MIDDLE, _MIDDLE), (0.0, 1.0, 0.0))
-_SIGNIFICANT = 3.0  # standard deviations of a loss above that of the average
-_CERTAIN = 5.0  # the same of a loss at the average above what it was, twice in a row
+_SIGNIFICANT = 2.0  # standard deviations of a loss above that of the average
+_CERTAIN = 5.0  # the same of a loss at the average above its belief, at two looks in a row
 _LARGE = 10.0  # multiples of what the loss usually is away from that of the average
 _LOOKS = 20.0  # what looks show is averaged over about the last twentieth of them
 _EARLY = 50  # iterates, before which the average is no place to return to
@@ -33,20 +33,21 @@ class HorizonState(NamedTuple):
       count: iterates averaged, int32.
       long: θ̄, over about the last fifth of all iterates.
       short: θ̃, over about the last fortieth.
-      difference: belief about D = ⅓ ℓ(θ̃) + ⅔ ℓ(θ̂) − ℓ(θ̄), an average over about the last
-        twentieth of all looks, where θ̂ = θ̄ + ⅓ (θ̃ − θ̄).
-      excess: belief about E = ℓ(θ) − ℓ(θ̂), averaged likewise.
+      difference: D = ⅓ ℓ(θ̃) + ⅔ ℓ(θ̂) − ℓ(θ̄), averaged over about the last twentieth of all
+        looks, where θ̂ = θ̄ + ⅓ (θ̃ − θ̄).
+      excess: E = ℓ(θ) − ℓ(θ̂), averaged likewise.
       lag: ℓ(θ̄) − ℓ(θ̂), averaged likewise.
       level: belief about ℓ(θ̂), filtered; a variance of 0 before any.
-      usual: |ℓ(θ) − ℓ(θ̂)|, averaged: the scale on which a rise is large.
-      surprises: looks in a row at which ℓ(θ̂) lay above what was believed, int32.
+      usual: |ℓ(θ) − ℓ(θ̂)|, averaged: the scale on which a rise is large. No look counts for
+        more than ten times it, so that a rise does not become usual before it is certain.
+      surprises: looks in a row at which ℓ(θ̂) lay far above what was believed, int32.
     """
 
     count: jax.Array
     long: PyTree
     short: PyTree
-    difference: ValueBelief
-    excess: ValueBelief
+    difference: jax.Array
+    excess: jax.Array
     lag: jax.Array
     level: ValueBelief
     usual: jax.Array
@@ -55,15 +56,13 @@ class HorizonState(NamedTuple):
     @property
     def average(self) -> PyTree:
         """Where to evaluate: the minimum of the parabola through the three losses, from θ̄ to θ̃."""
-        return _between(self, lowest(self.difference.mean, self.lag))
+        return _between(self, lowest(self.difference, self.lag))
 
     def metrics(self) -> dict[str, jax.Array]:
         """Scalars for `mekax.optimizers.metrics`, where they are explained."""
         return {
-            "average_gap": self.difference.mean,
-            "average_gap_std": safe_sqrt(self.difference.variance),
-            "iterate_gap": self.excess.mean,
-            "iterate_gap_std": safe_sqrt(self.excess.variance),
+            "average_gap": self.difference,
+            "iterate_gap": self.excess,
         }
 
 
@@ -71,14 +70,15 @@ def init_horizon(params: PyTree) -> HorizonState:
     """Build the state before the first step."""
     dtype = real_dtype(*jax.tree.leaves(params))
 
+    # Every leaf is an array of its own: shared ones cannot be donated.
     return HorizonState(
         count=jnp.zeros((), jnp.int32),
         long=zeros_like(params, wide=True),
         short=zeros_like(params, wide=True),
-        difference=_unknown(dtype),
-        excess=_unknown(dtype),
+        difference=jnp.zeros((), dtype),
+        excess=jnp.zeros((), dtype),
         lag=jnp.zeros((), dtype),
-        level=_unknown(dtype),
+        level=ValueBelief(jnp.zeros((), dtype), jnp.zeros((), dtype)),
         usual=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
     )
@@ -95,14 +95,15 @@ def look_back(
     """Compare the losses of a batch along the averages and at the iterate where that is due.
 
         D_i = ⅓ ℓ_i(θ̃) + ⅔ ℓ_i(θ̂) − ℓ_i(θ̄),    E_i = ℓ_i(θ) − ℓ_i(θ̂)
-        D ← D + w (mean_i D_i − D),    V ← (1 − w)² V + w² Var_i[D_i]/n,    and E likewise
+        D ← D + w (mean_i D_i − D),    and E likewise
 
-    with w = 20/(j + 20) after j looks; θ̂ = θ̄ + ⅓ (θ̃ − θ̄) stands for an average over the last tenth.
+    with w = 20/(j + 20) after j intervals, and 0 where the batch leads back to the average. The
+    point θ̂ = θ̄ + ⅓ (θ̃ − θ̄) stands for an average over the last tenth.
 
     D < 0: the long average lags behind the shorter ones, and progress rules; D > 0: noise rules
-    even in averages. E < 0: the iterate is ahead of the averages, and noise is nowhere. Differences
-    are paired by example, so their variance is that of what differs. At the start all averages are
-    one, and D is 0 for certain.
+    even in averages. E < 0: the iterate is ahead of the averages, and noise does not matter. At the
+    start all averages coincide, and D is 0. Differences are paired by example, so that the variance
+    of E, by which a rise is told from noise, is that of what differs.
     """
     # All but the averages themselves, which a branch would copy.
     known = state._replace(long=(), short=())
@@ -119,23 +120,24 @@ def look_back(
 
 def _compare(
     value_fn: ValueFn, params: PyTree, state: HorizonState, axis_name: AxisName | None
-) -> tuple[ValueBelief, ...]:
+) -> tuple[jax.Array, ValueBelief, ValueBelief, jax.Array]:
     """What a batch shows of D, E, the loss at θ̂ and how far it is below that at θ̄."""
-    places = jnp.where(state.count == 0, jnp.eye(3)[:1], jnp.asarray(_PLACES))
     trees = as_local((params, state.long, state.short), axis_name)
-    here, short, middle, long = losses_at(value_fn, trees, places)
+    here, short, middle, long = losses_at(value_fn, trees, jnp.asarray(_PLACES))
     difference = (short + 2 * middle) / 3 - long
     seen = jnp.stack((difference, here - middle, middle, long - middle), axis=-1)
     mean, variance = mean_and_variance(seen, axis_name)
-    return tuple(ValueBelief(mean[i], variance[i]) for i in range(4))
+    return mean[0], ValueBelief(mean[1], variance[1]), ValueBelief(mean[2], variance[2]), mean[3]
 
 
 def _learn(
-    state: HorizonState, seen: tuple[ValueBelief, ...], interval: jax.typing.ArrayLike
+    state: HorizonState,
+    seen: tuple[jax.Array, ValueBelief, ValueBelief, jax.Array],
+    interval: jax.typing.ArrayLike,
 ) -> tuple[HorizonState, jax.Array, jax.Array]:
     """Take in what a batch shows; also whether the loss has risen, and the problem changed."""
     difference, excess, level, lag = seen
-    known = (state.count > 0) & finite_scalars(seen)
+    known = finite_scalars(seen)
     settled = known & (state.count >= _EARLY)
     risen = settled & (
         excess.mean > jnp.maximum(_SIGNIFICANT * safe_sqrt(excess.variance), _LARGE * state.usual)
@@ -147,14 +149,16 @@ def _learn(
     surprises = jnp.where(surprise, state.surprises + 1, 0)
     changed = surprises >= 2
     looks = state.count / interval
-    weight = _LOOKS / (looks + _LOOKS)
-    away = jnp.where(risen, 0.0, jnp.abs(excess.mean) - state.usual)
+    # A look that leads back to the average is left out.
+    weight = jnp.where(risen, 0.0, _LOOKS / (looks + _LOOKS))
+    away = jnp.abs(excess.mean)
+    most = jnp.where(settled & (state.usual > 0), _LARGE * state.usual, away)
     learned = state._replace(
-        difference=_averaged(state.difference, difference, weight),
-        excess=_averaged(state.excess, excess, weight),
-        lag=state.lag + weight * (lag.mean - state.lag),
+        difference=state.difference + weight * (difference - state.difference),
+        excess=state.excess + weight * (excess.mean - state.excess),
+        lag=state.lag + weight * (lag - state.lag),
         level=optax.tree.where(surprise, state.level, _filtered(state.level, level)),
-        usual=state.usual + weight * away,
+        usual=state.usual + weight * (jnp.minimum(away, most) - state.usual),
     )
     new = optax.tree.where(known, learned, state)._replace(surprises=surprises)
     afresh = optax.tree.zeros_like(state)._replace(count=state.count)
@@ -185,19 +189,6 @@ def _between(state: HorizonState, place: jax.typing.ArrayLike) -> PyTree:
     # The place in the precision of each leaf: that of the losses may be another.
     return jax.tree.map(
         lambda a, b: a + jnp.asarray(place, a.dtype) * (b - a), state.long, state.short
-    )
-
-
-def _unknown(dtype: Any) -> ValueBelief:
-    # Every leaf is an array of its own: shared ones cannot be donated.
-    return ValueBelief(jnp.zeros((), dtype), jnp.zeros((), dtype))
-
-
-def _averaged(belief: ValueBelief, seen: ValueBelief, weight: jax.Array) -> ValueBelief:
-    """Average what batches show, each of them independent; the variance is that of the average."""
-    return ValueBelief(
-        belief.mean + weight * (seen.mean - belief.mean),
-        jnp.square(1 - weight) * belief.variance + jnp.square(weight) * seen.variance,
     )
 
 
@@ -244,7 +235,7 @@ def follow(
       params: θ.
       average: `state.average`.
       good: whether the iterate is taken in.
-      home: whether training returns to `average`, from where both start again.
+      home: whether training returns to `average`, to which both are set; the count goes on.
       fresh: whether the averages start again at θ.
     """
     count = jnp.where(fresh, 0, state.count)
@@ -253,7 +244,7 @@ def follow(
     def take(mean: PyTree, span: float) -> PyTree:
         weight = average_weight(count, span)
         return jax.tree.map(
-            lambda a, p, m: jnp.where(taken, a + weight * (p - a), jnp.where(good & home, m, a)),
+            lambda a, p, m: jnp.where(taken, a + weight * (p - a), jnp.where(home, m, a)),
             *(mean, widen(params), average),
         )
 

@@ -12,7 +12,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | key                | meaning                                                             |
     |--------------------|---------------------------------------------------------------------|
     | `step_size`        | α/‖d‖ of the last step: updates = −step size · direction            |
-    | `step_size_std`    | standard deviation of the Newton step, from slope and curvature     |
+    | `step_size_std`    | √Var(s + α h)/|h| in these units: how far off the line's minimum is |
     | `slope`            | s = v·∇f believed along the unit direction, negative is descent     |
     | `slope_std`        | its standard deviation                                              |
     | `curvature`        | h = v·∇²f v along the unit direction                                |
@@ -26,9 +26,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `predicted_change` | mean change of the loss that the last step promises                 |
     | `realized_change`  | change of the filtered loss over the step before, as seen by now    |
     | `average_gap`      | D: loss at shorter averages less that at a long one, averaged       |
-    | `average_gap_std`  | its standard deviation                                              |
     | `iterate_gap`      | E: loss at the iterate less that at an average, averaged            |
-    | `iterate_gap_std`  | its standard deviation                                              |
     | `num_adaptations`  | steps that the trust region has learned from, less those of others  |
     | `num_rejected`     | batches, skipped or taken back, at which something was not finite   |
     | `outcome`          | what became of the step before, or of this batch: an `Outcome`      |

@@ -49,12 +49,3 @@ def log_improvement(z: jax.Array) -> jax.Array:
         fraction = k / (x + fraction)
     tail = jnp.log(fraction / (x + fraction)) - 0.5 * jnp.square(x) - _LOG_SQRT_2PI
     return jnp.where(z < -_SWITCH, tail, direct)
-
-
-def absolute_mean(mean: jax.Array, variance: jax.Array) -> jax.Array:
-    """E|X| of X ~ N(mean, variance), √(2 var/π) exp(−½ z²) + mean erf(z/√2),  z = mean/√var."""
-    certain = variance <= 0
-    deviation = jnp.sqrt(jnp.where(certain, 1.0, variance))
-    z = mean / deviation
-    spread = deviation * jnp.sqrt(2 / jnp.pi) * jnp.exp(-0.5 * jnp.square(z))
-    return jnp.where(certain, jnp.abs(mean), spread + mean * jax.lax.erf(z / jnp.sqrt(2.0)))

@@ -31,8 +31,8 @@ class Observation(NamedTuple):
     """What a batch shows; lines are per unit of length.
 
     Attributes:
-      behind: the line of the step made: its slope at this batch; its curvature as believed before
-        the step, or, in `meka`, as this batch has it.
+      behind: the line of the step made, seen from its end: this batch's loss and slope; the
+        curvature as believed before the step, or, in `meka`, as this batch has it.
       ahead: the line of the direction, measured or remembered.
       distance: length of the displacement made since the last finite batch, whoever made it.
       direction_norm: ‖d‖.
@@ -40,7 +40,7 @@ class Observation(NamedTuple):
       has_value: whether the loss of this batch is known.
       measured: whether the curvature is this batch's own.
       mismatch: relative deviation of the gradient's slope from that of `value_fn`.
-      finite: whether all that a step needs is finite.
+      finite: whether loss and slopes are finite.
       differentiation: index of the mode of differentiation.
     """
 
@@ -72,7 +72,8 @@ def observe_step(
 
     Slopes are products with the gradient. The rest is measured by a pass of its own where that is
     due, and remembered in between: at every step until the trust region has learned from 20, then
-    at every `curvature_interval`-th, and wherever the step made shows that something is off.
+    at every `curvature_interval`-th, and wherever something is off: the loss climbs after the step,
+    the gradient is not that of `value_fn`, the last batch was bad, or no step was made.
     """
     old = state.step
     direction_norm = norm_near(updates, old.direction_norm)
@@ -84,10 +85,7 @@ def observe_step(
     due = (old.trust.count < _EVERY_STEP_UNTIL) | (
         jax.lax.rem(old.count, jnp.asarray(curvature_interval, old.count.dtype)) == 0
     )
-    # A climb steeper than the descent that the step was chosen by, and than noise explains: what is
-    # remembered of the curvature is wrong.
-    noise = _SURPRISE * safe_sqrt(old.belief.slope_variance)
-    due |= slope_behind > jnp.abs(old.belief.slope) + noise
+    due |= climbs(slope_behind, old.belief)
     due |= (old.gradient_mismatch > MAX_MISMATCH) | (old.distance == 0) | (old.num_bad > 0)
 
     # Between measurements the new direction is taken to have the curvature and the variances of the
@@ -125,6 +123,14 @@ def observe_step(
     )
 
 
+def climbs(slope: jax.Array, belief: LineBelief) -> jax.Array:
+    """Whether the line of a step rises more steeply after it than it fell before, noise apart.
+
+    Then what is remembered of the curvature may be wrong, and the step may have done harm.
+    """
+    return slope > jnp.abs(belief.slope) + _SURPRISE * safe_sqrt(belief.slope_variance)
+
+
 def slope_mismatch(
     given: jax.Array, measured: jax.Array, grad: PyTree, params: PyTree
 ) -> jax.Array:
@@ -146,7 +152,9 @@ def slope_correction(mismatch: jax.Array, given: jax.Array, measured: jax.Array)
 def fill_missing_curvature(line: LineBelief) -> LineBelief:
     """Replace a second derivative that does not exist by that of a parabola.
 
-    h = s²/(2 |y|),  which falls from the loss y with the slope s to a loss of 0
+    h = s²/(2 |y|),  which falls from a loss y > 0 with the slope s to a loss of 0
+
+    The same where its variance or its covariance with the slope does not exist.
     """
     exists = finite_scalars((line.curvature, line.curvature_variance, line.covariance))
     parabola = jnp.square(line.slope) / (2 * jnp.abs(jnp.where(line.value == 0, 1.0, line.value)))
@@ -164,7 +172,7 @@ def fill_missing_curvature(line: LineBelief) -> LineBelief:
 
 
 def divide(numerator: jax.Array, length: jax.Array) -> jax.Array:
-    """Divide by a length; 0 by 0 is 0."""
+    """Divide by a length; by 0, which has no part in it, by 1."""
     return numerator / jnp.where(length > 0, length, 1.0)
 
 

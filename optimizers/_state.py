@@ -10,11 +10,11 @@ from ..curvature._tree import PyTree, real_dtype
 from ..curvature._validation import check_params
 from ._trust_region import TrustRegion
 
-PATIENCE = 10  # batches in a row that are not finite, of which the last blames the step
+PATIENCE = 10  # batches in a row that are not finite, of which the last blames the step; at first
 
 
 class StepInfo(NamedTuple):
-    """What `metrics` shows; no decision of a later step depends on it."""
+    """What only `metrics` shows: carried on, but no decision of a later step depends on it."""
 
     realized_change: jax.Array
     slope_ratio: jax.Array
@@ -25,7 +25,7 @@ class StepInfo(NamedTuple):
 class StepState(NamedTuple):
     """What the step rule keeps of the step it has chosen: scalars only.
 
-    `step_size` and `info` are results of this update, which no later step reads.
+    `step_size` and `info` are there to be shown: no decision of a later step depends on them.
 
     Attributes:
       count: batches that were finite, int32.
@@ -33,7 +33,8 @@ class StepState(NamedTuple):
       value_noise: moving average of r, the variance of a batch's mean loss.
       direction_norm: ‖d‖ of its direction.
       params_norm: ‖θ‖ when the curvature was last measured.
-      distance: α, the length of the step chosen last; 0 after one was taken back.
+      distance: α, the length of the step chosen last; 0 where it was taken back, or the parameters
+        returned to the average.
       step_size: α/‖d‖ of this update; 0 after a bad batch.
       outcome: what became of the step before, or what is done in place of a step: an `Outcome`,
         int32.

@@ -11,25 +11,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..curvature import LineBelief, ValueBelief
-from ._normal import absolute_mean
+from ..curvature import LineBelief
 
 _LOG_LIMIT = 60.0  # of the radius in units of the direction, either way
 _CURVATURE_WEIGHT = 0.1  # of the newest in the running magnitude of the curvature
 _BACKOFF_DECAY = 0.8
 _NEWTON_RATIO_GROWTH = 0.1
 _EDGE = 0.5  # slope over curvature after a step, beyond which steps along a line grow
-_UPHILL = 0.3  # part of a slope that rises by which a step may be as long as if it fell
-_LOG_RETURN = 0.35  # by which a return to the average shortens log τ
+_UPHILL = 0.3  # a slope that rises counts as a descent of this part of it
+_LOG_RETURN = 0.35  # by which a return to the average lowers log τ
 
 
 class Outcome(enum.IntEnum):
-    """What became of the last step.
+    """What became of the step before, or what is done in place of a step.
 
     | name       | what the next batch found                                                    |
     |------------|------------------------------------------------------------------------------|
-    | NONE       | no step: the first batch, one after a rejection, or one not applied          |
-    | TAKEN      | the step that was chosen, up to the radius                                   |
+    | NONE       | no step: the first batch, one after a return, or a step that was not applied |
+    | TAKEN      | the step that was chosen, as long as the radius                              |
     | TRUNCATED  | the step that was chosen, which something kept shorter than the radius       |
     | EXTERNAL   | a step that somebody else made                                               |
     | UNRESOLVED | nothing: rounding of the parameters swallowed the step                       |
@@ -52,15 +51,15 @@ class Evidence(NamedTuple):
     """What the averages say, by now; scalars.
 
     Attributes:
-      difference: belief about D, the loss at shorter averages less that at a long one.
-      excess: belief about E, the loss at the iterate less that of an average over the last tenth.
+      difference: D, the loss at shorter averages less that at a long one.
+      excess: E, the loss at the iterate less that of an average over the last tenth.
       risen: whether the loss at the iterate lies so far above that of the average that the
         steps have done harm.
       changed: whether the loss at the average has itself risen: the problem is another one.
     """
 
-    difference: ValueBelief
-    excess: ValueBelief
+    difference: jax.Array
+    excess: jax.Array
     risen: jax.Array
     changed: jax.Array
 
@@ -89,7 +88,7 @@ class TrustRegion(NamedTuple):
 
 
 def newton_length(slope: jax.Array, curvature: jax.Array) -> jax.Array:
-    """Distance −s/h to the minimum of a line; the largest there is where nothing bends.
+    """Distance −s/h to the minimum of a line; the largest there is if it does not bend upward.
 
     It is 0 where nothing falls.
     """
@@ -177,16 +176,14 @@ class AdaptiveState(NamedTuple):
 def adaptive_trust_region(
     least_ratio: float = -0.1,
     most_ratio: float = 1.0,
-    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 5 / (count + 25),
+    adaptation_gain: Callable[[jax.Array], jax.Array | float] = lambda count: 5 / (count + 50),
     averaging_weight: Callable[[jax.Array], jax.Array | float] = lambda count: 50 / (count + 50),
     initial_newton_ratio: float = 0.4,
     max_newton_ratio: float = 3.0,
 ) -> TrustRegion:
     """Hold the slope after the step where averages of the iterates say that it should be.
 
-        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 5/(k + 25)
-        ρ = ρ₀ + (½ − ρ₀) I(D) + (ρ₁ − ½) I(D) I(E),           ρ₀ = −0.1,   ρ₁ = 1
-        I(D) = E[(−D)⁺]/E|D|
+        log τ ← log τ − η_k (⟨s⟩ − ρ ⟨h⟩⁺)/(|⟨s⟩| + |⟨h⟩|),    η_k = 5/(k + 50)
 
     s = g·δ is what the batch after a step δ finds along it, h = δ·Bδ its curvature, k counts such
     steps and ⟨·⟩ averages them with the weight 50/(k + 50). A step up to the minimum of its line
@@ -194,16 +191,16 @@ def adaptive_trust_region(
     s = h/2. Where the loss no longer falls, s = h/2 whatever the steps are.
 
     D, the loss at shorter averages of the iterates less that at a long one, and E, the loss at the
-    iterate less that of an average, decide where to aim:
+    iterate less that of an average, decide the aim ρ:
 
     | D   | E   | what that says                                     | aim                         |
     |-----|-----|----------------------------------------------------|-----------------------------|
-    | < 0 | < 0 | the long average lags behind, the iterate is ahead | grow, over the edge: ρ₁     |
+    | < 0 | < 0 | the long average lags behind, the iterate is ahead | grow, over the edge: 1      |
     | < 0 | > 0 | there is progress, and noise that averages remove  | hold the edge: ½            |
-    | > 0 |     | noise rules even in averages                       | shrink, to the minimum: ρ₀  |
+    | > 0 |     | noise rules even in averages                       | shrink, to a minimum: −0.1  |
 
-    I, the expected improvement as a part of all that is expected to change, is ½ while nothing is
-    known, and 0 or 1 once it is sure.
+    Where the iterate is ahead, τ never shrinks: a slope that rises contradicts the losses, and
+    batches drawn without replacement bias it. A sign that is not known counts half either way.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
@@ -212,14 +209,13 @@ def adaptive_trust_region(
     newest curvature and its running magnitude: never negative, never suddenly small.
 
     A step that something kept short is no evidence for a longer one. One that is lost to rounding
-    asks for the largest increase. One that is taken back halves the interval for about ten steps.
+    asks for the largest increase. One that is taken back halves τ, which recovers in ten steps.
     A return to the average shortens τ by three tenths. Where the problem has changed, all that was
     learned is forgotten.
 
     Args:
-      least_ratio: ρ₀, the slope after the step that is aimed at where noise rules, as a part of
-        its curvature.
-      most_ratio: ρ₁, the same where progress rules and the iterate is ahead of its averages.
+      least_ratio: where to aim when noise rules, as the slope after the step over its curvature.
+      most_ratio: the same when progress rules and the iterate is ahead of its averages.
       adaptation_gain: η, how far the k-th step moves log τ, at most.
       averaging_weight: of the k-th step in the averages of slope and curvature.
       initial_newton_ratio: first radius in Newton steps: the curvature measured at the start is no
@@ -261,12 +257,13 @@ def adaptive_trust_region(
         weight = jnp.where(taken, averaging_weight(state.count), 0.0)
         slope = state.slope + weight * (seen.slope - state.slope)
         curvature = state.curvature + weight * (seen.curvature - state.curvature)
-        progress = improvement_share(evidence.difference)
-        ahead = progress * improvement_share(evidence.excess)
+        progress = _falls(evidence.difference)
+        ahead = progress * _falls(evidence.excess)
         target = least_ratio + (_EDGE - least_ratio) * progress + (most_ratio - _EDGE) * ahead
         error = slope - target * jnp.maximum(curvature, 0.0)
         scale = jnp.abs(slope) + jnp.abs(curvature)
         error = error / jnp.where(scale > 0, scale, 1.0)
+        error = jnp.where(error > 0, (1 - ahead) * error, error)
         error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
         error = jnp.where(unresolved, -1.0, error)
 
@@ -288,7 +285,7 @@ def adaptive_trust_region(
         radius = jnp.minimum(jnp.exp(log_radius) * length, largest)
 
         # Where the batch sees no descent, what its noise allows for still is one, and a direction
-        # that carries momentum leads on: no step is 0.
+        # that carries momentum leads on: this limit is never 0.
         descent = jnp.maximum(-belief.slope, _UPHILL * belief.slope)
         lower = -descent - jnp.sqrt(belief.slope_variance + _tiny(start))
         newton_ratio = jnp.minimum(1 + _NEWTON_RATIO_GROWTH * count, max_newton_ratio)
@@ -313,10 +310,9 @@ def adaptive_trust_region(
     return TrustRegion(init, update, reject, radius, averages=True)
 
 
-def improvement_share(change: ValueBelief) -> jax.Array:
-    """Expected improvement E[(−D)⁺] as a part of all that is expected to change, E|D|; ½ of 0/0."""
-    scale = absolute_mean(change.mean, change.variance)
-    return 0.5 * (1 - change.mean / jnp.where(scale > 0, scale, 1.0))
+def _falls(change: jax.Array) -> jax.Array:
+    """1 of a change below 0, 0 of one above, ½ of none."""
+    return 0.5 * (1 - jnp.sign(change))
 
 
 def _curvature_bound(

@@ -223,8 +223,8 @@ _ROWS = (
     _region("least-below", least_ratio=-0.2),
     _region("most-0.5", most_ratio=0.5),  # the edge, never over it
     _region("most-1.5", most_ratio=1.5),
-    _region("gain-half", adaptation_gain=lambda count: 2.5 / (count + 25)),
-    _region("gain-double", adaptation_gain=lambda count: 10 / (count + 25)),
+    _region("gain-half", adaptation_gain=lambda count: 2.5 / (count + 50)),
+    _region("gain-double", adaptation_gain=lambda count: 10 / (count + 50)),
     _region("averaging-none", averaging_weight=lambda count: 1.0),
     _region("averaging-half", averaging_weight=lambda count: 25 / (count + 25)),
     _region("averaging-double", averaging_weight=lambda count: 100 / (count + 100)),
@@ -232,16 +232,8 @@ _ROWS = (
     _region("initial-0.8", initial_newton_ratio=0.8),
     _region("max-newton-1", max_newton_ratio=1.0),
     _region("max-newton-30", max_newton_ratio=30.0),
-    # What the averages say: nothing of it; all of it, as if it were certain, or much less certain.
+    # The averages say nothing.
     ablation("adameka-deaf", lambda v: v.adameka(trust_region=v.deaf(v.adaptive_trust_region()))),
-    ablation(
-        "adameka-certain",
-        lambda v: v.adameka(trust_region=v.doubtful(v.adaptive_trust_region(), 0)),
-    ),
-    ablation(
-        "adameka-doubtful",
-        lambda v: v.adameka(trust_region=v.doubtful(v.adaptive_trust_region(), 20)),
-    ),
     # Losses without examples: their mean alone, which has no variance.
     ablation("adameka-scalar", lambda v: v.of_mean_loss(v.adameka())),
     # The curvature: measured at every step, or rarely.

@@ -13,7 +13,7 @@ from ...optimizers import (
     scale_by_kalman_filter,
     warm_start,
 )
-from .blind import deaf, doubtful, of_mean_loss
+from .blind import deaf, of_mean_loss
 from .look_ahead import look_ahead
 from .newton_steps import newton_steps
 from .replayed import replayed
@@ -27,7 +27,6 @@ __all__ = [
     "adaptive_trust_region",
     "contrib",
     "deaf",
-    "doubtful",
     "improvement_threshold",
     "look_ahead",
     "meka",

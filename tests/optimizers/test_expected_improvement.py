@@ -251,12 +251,12 @@ def test_outcomes_name_what_became_of_a_step():
 
     params, outcomes = jnp.zeros(3), []
     state = tx.init(params)
-    factors = [1.0, 1.0, 1.0, 0.5, 0.0, 1.0, *[jnp.nan] * 10, 1.0, 1.0]
+    factors = [1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 1.0, *[jnp.nan] * 10, 1.0, 1.0]
     for factor in factors:
         updates, state, outcome = update(params, state, 1.0 if np.isfinite(factor) else jnp.nan)
         outcomes.append(Outcome(int(outcome)).name)
         params = params + updates * (factor if np.isfinite(factor) else 1.0)
-    made = ["NONE", "TAKEN", "TRUNCATED", "TRUNCATED", "EXTERNAL", "NONE"]
+    made = ["NONE", "TAKEN", "TAKEN", "TRUNCATED", "TRUNCATED", "EXTERNAL", "NONE"]
     assert outcomes == [*made, *["SKIPPED"] * 9, "REJECTED", "NONE", "TRUNCATED"]
 
 

@@ -13,9 +13,7 @@ from mekax.optimizers import (
 
 KEYS = {
     "average_gap",
-    "average_gap_std",
     "iterate_gap",
-    "iterate_gap_std",
     "step_size",
     "step_size_std",
     "slope",

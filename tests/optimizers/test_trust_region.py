@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mekax.curvature import LineBelief, ValueBelief
+from mekax.curvature import LineBelief
 from mekax.optimizers import Evidence, Outcome, adaptive_trust_region, meka, newton_trust_region
 
 DTYPE = jnp.dtype(jnp.float32)
@@ -19,12 +19,11 @@ def line(slope, curvature=1.0, slope_variance=0.0):
     return LineBelief(**{name: jnp.float32(x) for name, x in values.items()})
 
 
-def evidence(difference=0.0, variance=0.0, excess=0.0, risen=False, changed=False):
+def evidence(difference=0.0, excess=0.0, risen=False, changed=False):
     """What the averages say: by default, nothing."""
-    difference, excess = (
-        ValueBelief(jnp.float32(mean), jnp.float32(variance)) for mean in (difference, excess)
+    return Evidence(
+        jnp.float32(difference), jnp.float32(excess), jnp.asarray(risen), jnp.asarray(changed)
     )
-    return Evidence(difference, excess, jnp.asarray(risen), jnp.asarray(changed))
 
 
 def after(length, curvature=1.0, slope=-1.0):
@@ -42,7 +41,7 @@ def updated(region, state, outcome, observation, belief, norm=1.0, said=None):
 
 def lengths(region, steps, curvature=1.0, slope_after=None, difference=0.0, excess=0.0):
     """Radii where every step goes all the way, along lines that are always the same."""
-    belief, said = line(-1.0, curvature), evidence(difference, excess=excess)
+    belief, said = line(-1.0, curvature), evidence(difference, excess)
 
     def step(carry, _):
         state, length = carry
@@ -84,18 +83,17 @@ def test_where_the_iterate_is_ahead_steps_grow_over_the_edge():
     assert found[-1] == pytest.approx(2.5 / 2, rel=2e-2)
 
 
-def test_the_aim_follows_how_sure_the_difference_is():
-    """ρ is in the middle for D = 0, and moves to its ends as D exceeds its deviation."""
-    region, found = adaptive_trust_region(), []
+def test_where_the_iterate_is_ahead_no_slope_shortens_the_radius():
+    """A slope of many times the curvature is what sampling without replacement makes of noise."""
+    region, moved = adaptive_trust_region(), []
     _, state = lengths(region, 20)
-    for difference in (-100.0, -1.0, 0.0, 1.0, 100.0):
-        said = evidence(difference, 1.0)
-        new, _ = updated(region, state, Outcome.TAKEN, after(1.5), line(-1.0), said=said)
-        found.append(float(new.log_radius - state.log_radius))
-    assert found == sorted(found, reverse=True)
-    assert found[0] - found[1] > 0.05 * (found[0] - found[-1])
-    middle = 0.5 * (found[0] + found[-1])
-    assert found[2] == pytest.approx(middle, abs=1e-3 * (found[0] - found[-1]))
+    rises = line(1.0, 1e-3)
+    for said in (evidence(-1.0, -1.0), evidence(), evidence(-1.0, 1.0), evidence(1.0, -1.0)):
+        new, _ = updated(region, state, Outcome.TAKEN, rises, line(-1.0), said=said)
+        moved.append(float(new.log_radius - state.log_radius))
+    assert moved[0] == 0
+    assert moved[1] == pytest.approx(0.75 * moved[2], rel=0.2)
+    assert moved[3] < moved[2] < -0.04
 
 
 def test_a_return_shortens_the_radius_and_a_new_problem_makes_it_anew():
@@ -136,7 +134,7 @@ def test_the_gain_is_logarithmic():
         new, _ = updated(region, before, Outcome.UNRESOLVED, line(0.0, 0.0), belief)
         assert int(new.count) == count
         moved = float(new.log_radius - before.log_radius)
-        assert moved == pytest.approx(5 / (count + 25), rel=1e-3, abs=1e-6)
+        assert moved == pytest.approx(5 / (count + 50), rel=1e-3, abs=1e-6)
 
 
 def test_steps_cut_short_say_nothing_for_longer_ones():
@@ -214,7 +212,7 @@ def late_exponent(region):
 def test_steps_anneal_where_single_batches_see_noise():
     """Averages over a part of all steps keep the radius falling; a single batch stops it."""
     single = late_exponent(adaptive_trust_region(averaging_weight=lambda count: 1.0))
-    assert -0.1 < single < 0
+    assert -0.2 < single < 0
     assert -1.1 < late_exponent(adaptive_trust_region()) < -0.3
 
 
