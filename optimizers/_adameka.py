@@ -45,7 +45,7 @@ def adameka(
     Args:
       acquisition: see `scale_by_expected_improvement`.
       trust_region: see there.
-      max_step_size: see there; α multiplies the scaled direction.
+      max_step_size: cap on α/‖d‖, which multiplies the scaled direction.
       weight_decay: λ of decoupled weight decay, multiplied by our own step as AdamW multiplies it
         by its learning rate; None for none.
       mask: prefix of the parameters with boolean leaves, or a function from parameters to one;

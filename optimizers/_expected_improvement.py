@@ -89,9 +89,9 @@ def scale_by_expected_improvement(
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
     is blamed, and the parameters return to the last good point; where they are bad there too, the
     rule waits longer the next time. Where the loss rises far above that at the average, the
-    parameters return to the average. Where the loss at the average itself rises, the problem is
-    taken for a new one and all is learned afresh. Earlier members of a chain must not keep a NaN;
-    those of `optax.scale_by_adam` do, those of `adameka` do not.
+    parameters return to where one evaluates. Where the loss at the average itself rises, the
+    problem is taken for a new one and all is learned afresh. Earlier members of a chain must not
+    keep a NaN; those of `optax.scale_by_adam` do, those of `adameka` do not.
 
     A second derivative that does not exist is replaced by that of the parabola which falls to a
     loss of 0. Where the given gradient is not that of `value_fn`, slopes are scaled to those of
@@ -179,7 +179,7 @@ def scale_by_expected_improvement(
         horizon, evidence = observe_horizon(
             value_fn, params, state.horizon, state.step, observation, curvature_interval, axis_name
         )
-        limit = step_limit(params, updates, observation, max_step_size)
+        limit = step_limit(params, updates, observation, state.step.reach, max_step_size)
         step = choose(state.step, observation, evidence, limit, coarsest(params))
         require_consistency(name, step.gradient_mismatch, MAX_MISMATCH)
         final, kept, horizon = move(step, updates, params, state.params, horizon, evidence)
@@ -259,6 +259,7 @@ def step_chooser(
             value_noise=value_noise,
             direction_norm=observation.direction_norm,
             params_norm=observation.params_norm,
+            reach=jnp.maximum(state.reach, observation.params_norm),
             distance=distance,
             step_size=divide(distance, observation.direction_norm),
             outcome=outcome,
@@ -292,6 +293,7 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     truncated = state.distance < (1 - _TOLERANCE) * state.trust.radius
     # A step that something else cut short does not call for a longer radius.
     swallowed = (state.distance > 0) & (state.distance <= resolution) & ~truncated
+    swallowed &= state.direction_norm > 0  # along nothing no step is too short
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
@@ -358,15 +360,16 @@ def step_limit(
     params: PyTree,
     updates: PyTree,
     observation: Observation,
+    reach: jax.Array,
     max_step_size: jax.typing.ArrayLike | None,
 ) -> jax.Array:
     """Length that no step exceeds, whatever is believed.
 
-    No step reaches farther than the parameters are long, or than 1 where they are 0. Hardly a step
-    meets this bound unless the curvature vanishes; it keeps a linear loss from sending the
+    No step is longer than the parameters have been, or than 1 if they have always been 0. Hardly a
+    step meets this bound unless the curvature vanishes; it keeps a linear loss from sending the
     parameters to infinity.
     """
-    length, direction_norm = observation.params_norm, observation.direction_norm
+    length, direction_norm = jnp.maximum(observation.params_norm, reach), observation.direction_norm
     limit = jnp.where(length > 0, length, 1.0)
     if max_step_size is not None:
         limit = jnp.minimum(limit, max_step_size * direction_norm)

@@ -138,7 +138,8 @@ def _learn(
     """Take in what a batch shows; also whether the loss has risen, and the problem changed."""
     difference, excess, level, lag = seen
     known = finite_scalars(seen)
-    settled = known & (state.count >= _EARLY)
+    # Not before an earlier look has shown what is usual.
+    settled = known & (state.count >= _EARLY) & (state.usual > 0)
     risen = settled & (
         excess.mean > jnp.maximum(_SIGNIFICANT * safe_sqrt(excess.variance), _LARGE * state.usual)
     )
@@ -152,7 +153,7 @@ def _learn(
     # A look that leads back to the average is left out.
     weight = jnp.where(risen, 0.0, _LOOKS / (looks + _LOOKS))
     away = jnp.abs(excess.mean)
-    most = jnp.where(settled & (state.usual > 0), _LARGE * state.usual, away)
+    most = jnp.where(settled, _LARGE * state.usual, away)
     learned = state._replace(
         difference=state.difference + weight * (difference - state.difference),
         excess=state.excess + weight * (excess.mean - state.excess),

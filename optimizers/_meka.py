@@ -88,7 +88,7 @@ def meka(
         `mekax.curvature.per_example`.
       covariance: of the filter, `"scalar"`, `"per_leaf"` or `"diagonal"`.
       trust_region: how far a line is believed; None is `adaptive_trust_region()`.
-      max_step_size: cap on α, or None; may be an array.
+      max_step_size: cap on α/‖d‖, or None; may be an array.
       mask: prefix of the parameters with boolean leaves, or a function from parameters to one;
         leaves where it is False are held fixed. None trains all.
       decay: of the bias-corrected moving averages that smooth the variances of gradient and loss.
@@ -166,7 +166,7 @@ def meka(
         horizon, evidence = observe_horizon(
             value_fn, params, state.horizon, state.step, observation, CURVATURE_INTERVAL, axis_name
         )
-        limit = step_limit(params, mean, observation, max_step_size)
+        limit = step_limit(params, mean, observation, state.step.reach, max_step_size)
         step = choose(state.step, observation, evidence, limit, coarsest(params))
         require_consistency("meka", step.gradient_mismatch, MAX_MISMATCH)
         last_good = state.filter.params

@@ -68,9 +68,9 @@ class TrustRegion(NamedTuple):
     """Functions that say how far a line is to be believed.
 
     Attributes:
-      init: `dtype -> state`, a NamedTuple of scalars with the fields `count`, the steps that it has
-        learned from (below 20 the curvature is measured at every step), and `radius`, where the
-        last interval ended by what was learned.
+      init: `dtype -> state`, a NamedTuple of finite scalars with the fields `count`, the steps that
+        it has learned from (below 20 the curvature is measured at every step), and `radius`, where
+        the last interval ended by what was learned.
       update: `(state, outcome, seen, belief, evidence, direction_norm, limit) -> state` learns from
         the last step. `outcome` is what became of it; `seen` is its line, α = 1 being the step;
         `belief` is the line that lies ahead, per unit of length; `evidence` is an `Evidence`;
@@ -153,7 +153,7 @@ class AdaptiveState(NamedTuple):
     Attributes:
       count: steps learned from, less those that others made, int32.
       steps: lines seen, int32.
-      log_radius: logarithm of the radius τ, a step size in units of the direction as given.
+      log_step_size: logarithm of the radius τ, a step size in units of the direction as given.
       slope: s of the steps made, averaged.
       curvature: h of the steps made, averaged.
       curvature_magnitude: moving average of |h| of the lines ahead.
@@ -164,7 +164,7 @@ class AdaptiveState(NamedTuple):
 
     count: jax.Array
     steps: jax.Array
-    log_radius: jax.Array
+    log_step_size: jax.Array
     slope: jax.Array
     curvature: jax.Array
     curvature_magnitude: jax.Array
@@ -199,8 +199,9 @@ def adaptive_trust_region(
     | < 0 | > 0 | there is progress, and noise that averages remove  | hold the edge: ½            |
     | > 0 |     | noise rules even in averages                       | shrink, to a minimum: −0.1  |
 
-    Where the iterate is ahead, τ never shrinks: a slope that rises contradicts the losses, and
-    batches drawn without replacement bias it. A sign that is not known counts half either way.
+    Where both are negative, the slope does not shrink τ: a slope that rises contradicts the losses,
+    and batches drawn without replacement bias it. Until the first comparison both are 0, which
+    counts half either way.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
@@ -209,7 +210,8 @@ def adaptive_trust_region(
     newest curvature and its running magnitude: never negative, never suddenly small.
 
     A step that something kept short is no evidence for a longer one. One that is lost to rounding
-    asks for the largest increase. One that is taken back halves τ, which recovers in ten steps.
+    asks for the largest increase. One that is taken back shortens the next one to 57 %, an effect
+    that fades in about ten steps.
     A return to the average shortens τ by three tenths. Where the problem has changed, all that was
     learned is forgotten.
 
@@ -271,18 +273,20 @@ def adaptive_trust_region(
         others = outcome == Outcome.EXTERNAL
         # At least 1 where rounding swallowed the step, so that τ is not set anew.
         count = jnp.maximum(state.count + jnp.where(taken, 1, 0) - others, unresolved)
-        adapted = state.log_radius - adaptation_gain(count) * error
-        log_radius = jnp.where(taken | unresolved, adapted, state.log_radius)
-        log_radius -= jnp.where(evidence.risen, _LOG_RETURN, 0.0)
+        adapted = state.log_step_size - adaptation_gain(count) * error
+        log_step_size = jnp.where(taken | unresolved, adapted, state.log_step_size)
+        log_step_size -= jnp.where(evidence.risen, _LOG_RETURN, 0.0)
 
         steps = state.steps + 1
         magnitude, bound = _curvature_bound(state.curvature_magnitude, belief, steps)
         start = jnp.minimum(initial_newton_ratio * newton_length(belief.slope, bound), limit)
         length = direction_norm + _tiny(start)
-        log_radius = jnp.where(count > 0, log_radius, jnp.log((start + _tiny(start)) / length))
-        log_radius = jnp.clip(log_radius, -_LOG_LIMIT, _LOG_LIMIT)
+        log_step_size = jnp.where(
+            count > 0, log_step_size, jnp.log((start + _tiny(start)) / length)
+        )
+        log_step_size = jnp.clip(log_step_size, -_LOG_LIMIT, _LOG_LIMIT)
         largest = float(jnp.finfo(start.dtype).max)
-        radius = jnp.minimum(jnp.exp(log_radius) * length, largest)
+        radius = jnp.minimum(jnp.exp(log_step_size) * length, largest)
 
         # Where the batch sees no descent, what its noise allows for still is one, and a direction
         # that carries momentum leads on: this limit is never 0.
@@ -292,7 +296,7 @@ def adaptive_trust_region(
         return AdaptiveState(
             count=count,
             steps=steps,
-            log_radius=log_radius,
+            log_step_size=log_step_size,
             slope=slope,
             curvature=curvature,
             curvature_magnitude=magnitude,

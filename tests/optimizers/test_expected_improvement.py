@@ -260,6 +260,47 @@ def test_outcomes_name_what_became_of_a_step():
     assert outcomes == [*made, *["SKIPPED"] * 9, "REJECTED", "NONE", "TRUNCATED"]
 
 
+def test_a_way_that_leads_through_zero_goes_on():
+    """No step is longer than the parameters have been, however short they are by now."""
+    value_fn = lambda w: jnp.sum((w - 1) ** 2)  # noqa: E731
+    tx = adameka()
+
+    def step(carry, _):
+        params, state = carry
+        grads = jax.grad(value_fn)(params)
+        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
+        return (optax.apply_updates(params, updates), state), params
+
+    for start in (5.0, -5.0, 0.0):
+        params = jnp.full(3, start)
+        run = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), length=100))
+        (params, _), path = run(params)
+        assert value_fn(params) < 1e-2, start
+        assert np.max(np.abs(path)) <= max(abs(start), 2)
+
+
+def test_steps_along_nothing_teach_nothing():
+    """Gradients of 0 do not lengthen the radius, as steps do that rounding has swallowed."""
+    tx = scale_by_expected_improvement()
+    update = jax.jit(
+        lambda grads, state, params: tx.update(
+            grads, state, params, grad=grads, value_fn=lambda p: jnp.sum(p**2)
+        )
+    )
+    params = jnp.ones(3)
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = update(2 * params, state, params)
+        params = params + updates
+    radius = state.step.trust.log_step_size
+    params = jnp.zeros(3)
+    for _ in range(30):
+        updates, state = update(jnp.zeros(3), state, params)
+        params = params + updates
+    assert state.step.trust.log_step_size <= radius + 0.3
+    assert np.all(params == 0)
+
+
 def test_everything_a_chain_hands_on_may_come_or_not():
     """`value=` and `grad=` save work and change nothing but rounding."""
     tx = optax.chain(optax.scale_by_adam(), scale_by_expected_improvement())

@@ -90,7 +90,7 @@ def test_where_the_iterate_is_ahead_no_slope_shortens_the_radius():
     rises = line(1.0, 1e-3)
     for said in (evidence(-1.0, -1.0), evidence(), evidence(-1.0, 1.0), evidence(1.0, -1.0)):
         new, _ = updated(region, state, Outcome.TAKEN, rises, line(-1.0), said=said)
-        moved.append(float(new.log_radius - state.log_radius))
+        moved.append(float(new.log_step_size - state.log_step_size))
     assert moved[0] == 0
     assert moved[1] == pytest.approx(0.75 * moved[2], rel=0.2)
     assert moved[3] < moved[2] < -0.04
@@ -103,7 +103,7 @@ def test_a_return_shortens_the_radius_and_a_new_problem_makes_it_anew():
     new, _ = updated(
         region, state, Outcome.TAKEN, after(1.0), line(-1.0), said=evidence(risen=True)
     )
-    assert float(new.log_radius - taken.log_radius) == pytest.approx(-0.35, rel=1e-3)
+    assert float(new.log_step_size - taken.log_step_size) == pytest.approx(-0.35, rel=1e-3)
     said = evidence(changed=True)
     new, radius = updated(region, state, Outcome.TAKEN, after(1.0), line(-1.0, 4.0), said=said)
     assert int(new.count) == 0
@@ -133,7 +133,7 @@ def test_the_gain_is_logarithmic():
         before = state._replace(count=jnp.int32(count))
         new, _ = updated(region, before, Outcome.UNRESOLVED, line(0.0, 0.0), belief)
         assert int(new.count) == count
-        moved = float(new.log_radius - before.log_radius)
+        moved = float(new.log_step_size - before.log_step_size)
         assert moved == pytest.approx(5 / (count + 50), rel=1e-3, abs=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_steps_cut_short_say_nothing_for_longer_ones():
         (Outcome.TRUNCATED, 2.0, -1),
     ):
         new, _ = updated(region, state, outcome, after(length), line(-1.0))
-        change = float(new.log_radius - state.log_radius)
+        change = float(new.log_step_size - state.log_step_size)
         assert np.sign(change) == sign, (outcome, length)
         assert int(new.count) == 1
 
@@ -159,7 +159,7 @@ def test_what_is_no_step_of_its_own_teaches_nothing(outcome):
     region = adaptive_trust_region()
     _, state = lengths(region, 5)
     new, _ = updated(region, state, outcome, after(2.0), line(-1.0))
-    assert float(new.log_radius) == float(state.log_radius)
+    assert float(new.log_step_size) == float(state.log_step_size)
     assert int(new.count) == 5 - (outcome == Outcome.EXTERNAL)
     for _ in range(8):  # until the steps of others have taken back all others
         new, radius = updated(region, new, outcome, after(2.0), line(-1.0, 4.0))
@@ -173,7 +173,7 @@ def test_a_step_taken_back_shortens_the_next_ones_for_a_while():
     region = adaptive_trust_region()
     found, state = lengths(region, 100, slope_after=0.325)  # exactly what is aimed at
     before, rejected = found[-1], region.reject(state)
-    assert float(rejected.log_radius) == float(state.log_radius)
+    assert float(rejected.log_step_size) == float(state.log_step_size)
     assert float(region.radius(rejected)) == pytest.approx(0.5 * before, rel=1e-3)
     ratios, length = [], region.radius(rejected)
     for _ in range(12):
@@ -201,7 +201,7 @@ def late_exponent(region):
         said = evidence(1.0)  # noise rules
         state = region.update(state, taken, seen, line(-1.0), said, jnp.float32(1), LIMIT)
         length = region.radius(state)
-        return (state, length), state.log_radius
+        return (state, length), state.log_step_size
 
     noise = jax.random.normal(jax.random.key(0), (30_000,))
     start = updated(region, region.init(DTYPE), Outcome.NONE, line(0.0, 0.0), line(-1.0))
