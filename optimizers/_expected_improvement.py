@@ -179,7 +179,7 @@ def scale_by_expected_improvement(
         horizon, evidence = observe_horizon(
             value_fn, params, state.horizon, state.step, observation, curvature_interval, axis_name
         )
-        limit = step_limit(params, updates, observation, state.step.reach, max_step_size)
+        limit = step_limit(params, updates, observation, max_step_size)
         step = choose(state.step, observation, evidence, limit, coarsest(params))
         require_consistency(name, step.gradient_mismatch, MAX_MISMATCH)
         final, kept, horizon = move(step, updates, params, state.params, horizon, evidence)
@@ -202,8 +202,7 @@ def observe_horizon(
         return horizon, None
     due = jax.lax.rem(step.count, jnp.asarray(interval, jnp.int32)) == 0
     due |= climbs(observation.behind.slope, step.belief)
-    # Not before there are averages; a batch that is skipped leaves it to the next one.
-    due &= observation.finite & (horizon.count > 0)
+    due &= observation.finite  # a batch that is skipped leaves it to the next one
     return look_back(value_fn, params, horizon, due, interval, axis_name)
 
 
@@ -259,7 +258,6 @@ def step_chooser(
             value_noise=value_noise,
             direction_norm=observation.direction_norm,
             params_norm=observation.params_norm,
-            reach=jnp.maximum(state.reach, observation.params_norm),
             distance=distance,
             step_size=divide(distance, observation.direction_norm),
             outcome=outcome,
@@ -360,16 +358,14 @@ def step_limit(
     params: PyTree,
     updates: PyTree,
     observation: Observation,
-    reach: jax.Array,
     max_step_size: jax.typing.ArrayLike | None,
 ) -> jax.Array:
     """Length that no step exceeds, whatever is believed.
 
-    No step is longer than the parameters have been, or than 1 if they have always been 0. Hardly a
-    step meets this bound unless the curvature vanishes; it keeps a linear loss from sending the
-    parameters to infinity.
+    No step is longer than the parameters are, or than 1 if they are 0. The bound keeps a linear loss
+    from sending the parameters to infinity; it also slows a way that leads past 0.
     """
-    length, direction_norm = jnp.maximum(observation.params_norm, reach), observation.direction_norm
+    length, direction_norm = observation.params_norm, observation.direction_norm
     limit = jnp.where(length > 0, length, 1.0)
     if max_step_size is not None:
         limit = jnp.minimum(limit, max_step_size * direction_norm)

@@ -122,8 +122,11 @@ def _compare(
     value_fn: ValueFn, params: PyTree, state: HorizonState, axis_name: AxisName | None
 ) -> tuple[jax.Array, ValueBelief, ValueBelief, jax.Array]:
     """What a batch shows of D, E, the loss at θ̂ and how far it is below that at θ̄."""
+    # At the first look, of which nothing is learned, there are no averages yet; it is made so that
+    # a loop without `jit` compiles nothing later.
+    places = jnp.where(state.count == 0, jnp.eye(3)[:1], jnp.asarray(_PLACES))
     trees = as_local((params, state.long, state.short), axis_name)
-    here, short, middle, long = losses_at(value_fn, trees, jnp.asarray(_PLACES))
+    here, short, middle, long = losses_at(value_fn, trees, places)
     difference = (short + 2 * middle) / 3 - long
     seen = jnp.stack((difference, here - middle, middle, long - middle), axis=-1)
     mean, variance = mean_and_variance(seen, axis_name)
@@ -137,7 +140,7 @@ def _learn(
 ) -> tuple[HorizonState, jax.Array, jax.Array]:
     """Take in what a batch shows; also whether the loss has risen, and the problem changed."""
     difference, excess, level, lag = seen
-    known = finite_scalars(seen)
+    known = (state.count > 0) & finite_scalars(seen)
     # Not before an earlier look has shown what is usual.
     settled = known & (state.count >= _EARLY) & (state.usual > 0)
     risen = settled & (

@@ -166,7 +166,7 @@ def meka(
         horizon, evidence = observe_horizon(
             value_fn, params, state.horizon, state.step, observation, CURVATURE_INTERVAL, axis_name
         )
-        limit = step_limit(params, mean, observation, state.step.reach, max_step_size)
+        limit = step_limit(params, mean, observation, max_step_size)
         step = choose(state.step, observation, evidence, limit, coarsest(params))
         require_consistency("meka", step.gradient_mismatch, MAX_MISMATCH)
         last_good = state.filter.params

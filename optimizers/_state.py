@@ -33,7 +33,6 @@ class StepState(NamedTuple):
       value_noise: moving average of r, the variance of a batch's mean loss.
       direction_norm: ‖d‖ of its direction.
       params_norm: ‖θ‖ when the curvature was last measured.
-      reach: the largest of these so far, which no step exceeds.
       distance: α, the length of the step chosen last; 0 where it was taken back, or the parameters
         returned to the average.
       step_size: α/‖d‖ of this update; 0 after a bad batch.
@@ -51,7 +50,6 @@ class StepState(NamedTuple):
     value_noise: jax.Array
     direction_norm: jax.Array
     params_norm: jax.Array
-    reach: jax.Array
     distance: jax.Array
     step_size: jax.Array
     outcome: jax.Array
@@ -126,7 +124,6 @@ def init_step(params: PyTree, trust_region: TrustRegion) -> StepState:
         value_noise=zero(),
         direction_norm=zero(),
         params_norm=zero(),
-        reach=zero(),
         distance=zero(),
         step_size=zero(),
         outcome=integer(),

@@ -260,25 +260,6 @@ def test_outcomes_name_what_became_of_a_step():
     assert outcomes == [*made, *["SKIPPED"] * 9, "REJECTED", "NONE", "TRUNCATED"]
 
 
-def test_a_way_that_leads_through_zero_goes_on():
-    """No step is longer than the parameters have been, however short they are by now."""
-    value_fn = lambda w: jnp.sum((w - 1) ** 2)  # noqa: E731
-    tx = adameka()
-
-    def step(carry, _):
-        params, state = carry
-        grads = jax.grad(value_fn)(params)
-        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
-        return (optax.apply_updates(params, updates), state), params
-
-    for start in (5.0, -5.0, 0.0):
-        params = jnp.full(3, start)
-        run = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), length=100))
-        (params, _), path = run(params)
-        assert value_fn(params) < 1e-2, start
-        assert np.max(np.abs(path)) <= max(abs(start), 2)
-
-
 def test_steps_along_nothing_teach_nothing():
     """Gradients of 0 do not lengthen the radius, as steps do that rounding has swallowed."""
     tx = scale_by_expected_improvement()
