@@ -362,8 +362,8 @@ def step_limit(
 ) -> jax.Array:
     """Length that no step exceeds, whatever is believed.
 
-    No step is longer than the parameters are, or than 1 if they are 0. That keeps a linear loss from
-    sending the parameters to infinity; it also slows a way that leads past 0.
+    No step is longer than the parameters are, or than 1 if they are 0. That keeps a linear loss
+    from sending the parameters to infinity; it also slows a way that leads past 0.
     """
     length, direction_norm = observation.params_norm, observation.direction_norm
     limit = jnp.where(length > 0, length, 1.0)
