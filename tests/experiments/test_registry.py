@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from mekax.curvature import LineBelief, ValueBelief
+from mekax.curvature import LineBelief
 from mekax.experiments import problem, registry, train
 from mekax.experiments.errors import UsageError
 from mekax.experiments.registry import OPTIMIZERS, Optimizer, parse, parse_all
@@ -315,7 +315,7 @@ def test_looking_ahead_agrees_with_simulation():
 
 def test_a_budget_ends_at_its_end():
     """Both learn the same, and what is left of the budget multiplies the radius."""
-    nothing = ValueBelief(jnp.float32(0), jnp.float32(0))
+    nothing = jnp.float32(0)
     silence = Evidence(nothing, nothing, jnp.array(False), jnp.array(False))
     free, bound = rules = (adaptive_trust_region(), within_budget(adaptive_trust_region(), 4))
     states = [rule.init(jnp.float32) for rule in rules]
