@@ -176,6 +176,23 @@ def test_a_new_problem_is_learned_as_fast_as_by_a_new_optimizer(adam, scalar):
     assert found < 1.3 * loss(eval_params(other, fresh), targets)
 
 
+def test_the_first_look_of_all_decides_nothing():
+    """A loss far above 0 is no rise where none has been seen before, however late that is."""
+    tx, params = adameka(curvature_interval=100, max_step_size=1e-3), jnp.ones(3)
+
+    def step(carry, key):
+        params, state = carry
+        x = jax.random.normal(key, (16, 3))
+        value_fn = lambda p: 5 + jnp.square(x @ p)  # noqa: E731
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
+        return (params + updates, state), metrics(state)["num_adaptations"]
+
+    keys = jax.random.split(jax.random.key(0), 450)
+    learned = jax.jit(lambda c: jax.lax.scan(step, c, keys)[1])((params, tx.init(params)))
+    assert np.all(np.diff(learned) >= 0)
+
+
 @pytest.mark.parametrize(("spread", "sign"), [(0.0, -1), (3.0, 1)], ids=["progress", "noise"])
 def test_progress_leaves_the_long_average_behind_and_noise_the_short_one(spread, sign):
     """On a bowl: D < 0 while the loss falls without noise, D > 0 where noise alone is left."""
