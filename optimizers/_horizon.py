@@ -40,6 +40,7 @@ class HorizonState(NamedTuple):
       level: belief about ℓ(θ̂), filtered; a variance of 0 before any.
       usual: |ℓ(θ) − ℓ(θ̂)|, averaged: the scale on which a rise is large. No look counts for
         more than ten times it, so that a rise does not become usual before it is certain.
+      jump: |ℓ(θ̂) − level| at a look, averaged: the deviation of a loss whose batches show none.
       surprises: looks in a row at which ℓ(θ̂) lay far above what was believed, int32.
     """
 
@@ -51,6 +52,7 @@ class HorizonState(NamedTuple):
     lag: jax.Array
     level: ValueBelief
     usual: jax.Array
+    jump: jax.Array
     surprises: jax.Array
 
     @property
@@ -80,6 +82,7 @@ def init_horizon(params: PyTree) -> HorizonState:
         lag=jnp.zeros((), dtype),
         level=ValueBelief(jnp.zeros((), dtype), jnp.zeros((), dtype)),
         usual=jnp.zeros((), dtype),
+        jump=jnp.zeros((), dtype),
         surprises=jnp.zeros((), jnp.int32),
     )
 
@@ -146,10 +149,12 @@ def _learn(
     risen = settled & (
         excess.mean > jnp.maximum(_SIGNIFICANT * safe_sqrt(excess.variance), _LARGE * state.usual)
     )
+    # A mean loss, or a batch of one, shows no variance of its own.
+    shown = jnp.where(level.variance > 0, level.variance, jnp.square(state.jump))
+    level = level._replace(variance=shown)
     deviation = safe_sqrt(level.variance + state.level.variance)
-    surprise = settled & (
-        level.mean - state.level.mean > jnp.maximum(_CERTAIN * deviation, state.usual)
-    )
+    jump = level.mean - state.level.mean
+    surprise = settled & (jump > jnp.maximum(_CERTAIN * deviation, state.usual))
     surprises = jnp.where(surprise, state.surprises + 1, 0)
     changed = surprises >= 2
     looks = state.count / interval
@@ -163,6 +168,7 @@ def _learn(
         lag=state.lag + weight * (lag - state.lag),
         level=optax.tree.where(surprise, state.level, _filtered(state.level, level)),
         usual=state.usual + weight * (jnp.minimum(away, most) - state.usual),
+        jump=state.jump + jnp.where(surprise, 0.0, weight) * (jnp.abs(jump) - state.jump),
     )
     new = optax.tree.where(known, learned, state)._replace(surprises=surprises)
     afresh = optax.tree.zeros_like(state)._replace(count=state.count)

@@ -20,14 +20,14 @@ def losses(params, x, y):
     return (jnp.tanh(x @ params["w"]) @ params["v"] - y) ** 2
 
 
-def trained(tx, params, state, steps, targets=Y, start=0, scalar=False):
-    """Train on batches of 32; the parameters, the state, and by step the iterates and outcomes."""
+def trained(tx, params, state, steps, targets=Y, start=0, scalar=False, batch_size=32):
+    """Train on batches; the parameters, the state, and by step the iterates and outcomes."""
 
     @jax.jit
     def run(params, state):
         def step(carry, key):
             params, state = carry
-            rows = jax.random.choice(key, 256, (32,))
+            rows = jax.random.choice(key, 256, (batch_size,))
 
             def value_fn(p):
                 values = losses(p, X[rows], targets[rows])
@@ -174,6 +174,14 @@ def test_a_new_problem_is_learned_as_fast_as_by_a_new_optimizer(adam, scalar):
     assert int(known["num_adaptations"][-1]) < 200
     found = loss(eval_params(state, new), targets)
     assert found < 1.3 * loss(eval_params(other, fresh), targets)
+
+
+@pytest.mark.parametrize(("scalar", "batch_size"), [(True, 32), (False, 1)])
+def test_noise_that_a_batch_does_not_show_is_no_new_problem(scalar, batch_size):
+    """A mean, or a single example, has no variance; how the loss jumps from look to look does."""
+    tx = adameka()
+    *_, known = trained(tx, PARAMS, tx.init(PARAMS), 600, scalar=scalar, batch_size=batch_size)
+    assert np.all(np.diff(np.asarray(known["num_adaptations"])) >= 0)
 
 
 def test_the_first_look_of_all_decides_nothing():
