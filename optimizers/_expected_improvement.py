@@ -151,7 +151,7 @@ def scale_by_expected_improvement(
 
     def init_fn(params: PyTree) -> ExpectedImprovementState:
         step = init_step(params, trust_region)
-        horizon = init_horizon(params) if trust_region.averages else ()
+        horizon = init_horizon(params) if trust_region.looks_back else ()
         return ExpectedImprovementState(zeros_like(params), horizon, step)
 
     def update_fn(
@@ -211,7 +211,7 @@ def step_chooser(
 ) -> Callable[..., StepState]:
     """Build the function of scalars that turns an observation into a step."""
     utility = resolve_acquisition(acquisition)
-    if utility is None and not trust_region.averages:
+    if utility is None and not trust_region.looks_back:
         raise ValueError(
             "mekax: expected an acquisition with a trust region that bounds steps and does not "
             'choose them, got None. Pass acquisition="probability_of_improvement" (the published '
@@ -362,11 +362,12 @@ def step_limit(
 ) -> jax.Array:
     """Length that no step exceeds, whatever is believed.
 
-    No step is longer than the parameters are, or than 1 if they are 0. That keeps a linear loss
-    from sending the parameters to infinity; it also slows a way that leads past 0.
+    No step is longer than the parameters are, or than 1 if they are 0, or than half the step
+    before, so that a way leads past 0. That keeps a linear loss from sending the parameters to
+    infinity.
     """
     length, direction_norm = observation.params_norm, observation.direction_norm
-    limit = jnp.where(length > 0, length, 1.0)
+    limit = jnp.maximum(jnp.where(length > 0, length, 1.0), observation.distance / 2)
     if max_step_size is not None:
         limit = jnp.minimum(limit, max_step_size * direction_norm)
     # Entries of float16 stay below 99 % of the largest number there is.

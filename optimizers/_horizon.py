@@ -1,4 +1,4 @@
-"""What two averages of the iterates say of the steps behind them: does progress rule, or noise?"""
+"""The horizon, as far as averages of the iterates reach back: does progress rule, or noise?"""
 
 from typing import NamedTuple
 

@@ -136,7 +136,7 @@ def meka(
     def init_fn(params: PyTree) -> MekaState:
         return MekaState(
             init_kalman_filter(params, covariance),
-            init_horizon(params) if trust_region.averages else (),
+            init_horizon(params) if trust_region.looks_back else (),
             init_step(params, trust_region),
         )
 

@@ -77,14 +77,14 @@ class TrustRegion(NamedTuple):
         `direction_norm` is ‖d‖, and no step may be longer than `limit`.
       reject: `state -> state` after a step that was taken back.
       radius: `state -> length` at which the interval ends.
-      averages: whether it asks for evidence; otherwise no averages are kept, and it gets None.
+      looks_back: whether it asks for evidence; otherwise no averages are kept, and it gets None.
     """
 
     init: Callable[[Any], Any]
     update: Callable[..., Any]
     reject: Callable[[Any], Any]
     radius: Callable[[Any], jax.Array]
-    averages: bool = False
+    looks_back: bool = False
 
 
 def newton_length(slope: jax.Array, curvature: jax.Array) -> jax.Array:
@@ -311,7 +311,7 @@ def adaptive_trust_region(
     def radius(state: AdaptiveState) -> jax.Array:
         return jnp.minimum(state.radius * jnp.exp2(-state.backoff), state.newton_limit)
 
-    return TrustRegion(init, update, reject, radius, averages=True)
+    return TrustRegion(init, update, reject, radius, looks_back=True)
 
 
 def _falls(change: jax.Array) -> jax.Array:

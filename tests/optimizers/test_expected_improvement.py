@@ -85,6 +85,26 @@ def test_linear_and_unbounded_losses_stay_finite():
     assert int(metrics(state)["num_rejected"]) == 0
 
 
+def test_a_way_leads_past_zero():
+    """From equal entries a step as long as the parameters ends next to 0: others follow it."""
+    tx = adameka()
+
+    def last(start, minimum):
+        def step(carry, _):
+            params, state = carry
+            grads = jax.grad(f)(params)
+            updates, state = tx.update(grads, state, params, value_fn=f)
+            return (params + updates, state), None
+
+        f = lambda p: jnp.sum((p - minimum) ** 2)  # noqa: E731
+        params = jnp.full(3, start)
+        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), length=100)
+        return f(params)
+
+    starts, minima = jnp.meshgrid(jnp.arange(2.0, 11.0), jnp.array([-1.0, 1.0]))
+    assert float(jnp.max(jax.jit(jax.vmap(jax.vmap(last)))(starts, minima))) < 1e-2
+
+
 def test_step_size_cap_holds():
     _, state = minimize(meka(max_step_size=0.01), lambda p: jnp.sum(p**2), jnp.ones(3), 5)
     assert float(metrics(state)["step_size"]) == pytest.approx(0.01, rel=1e-5)
