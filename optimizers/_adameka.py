@@ -56,7 +56,7 @@ def adameka(
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
-      the per-example losses of the current batch, shape (n,), or to a scalar (noise-free). Its
+      the per-example losses of the current batch, shape (n,), or to a scalar (shows no noise). Its
       updates are final: apply them as they are. `metrics(state)` reads what it knows. Where the
       gradient was clipped or penalized on its way, pass the raw one as `grad=`.
 

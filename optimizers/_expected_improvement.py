@@ -113,7 +113,7 @@ def scale_by_expected_improvement(
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
-      the per-example losses of the current batch, shape (n,), or to a scalar (noise-free). Its
+      the per-example losses of the current batch, shape (n,), or to a scalar (shows no noise). Its
       updates are final: apply them as they are. With `grad=`, the gradient of the mean of these
       losses, it saves computing it again; with `value=`, that mean, it knows the loss at every
       step and not only where the curvature is measured.

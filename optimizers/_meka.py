@@ -100,7 +100,7 @@ def meka(
 
     Returns:
       A transformation whose `update` needs `params` and `value_fn`, a function from parameters to
-      the per-example losses of the current batch, shape (n,), or to a scalar (noise-free). Its
+      the per-example losses of the current batch, shape (n,), or to a scalar (shows no noise). Its
       updates are final: apply them as they are. With `grad=` that gradient is filtered in place of
       the incoming updates. `metrics(state)` reads what it knows.
 
