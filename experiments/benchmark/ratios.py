@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from .. import results
 from ..registry import OPTIMIZERS, PROBLEMS, group
@@ -25,6 +26,7 @@ DEFAULT_ADAM, BEST_ADAM = f"{REFERENCE} default", f"{REFERENCE} best"
 _NEAR = 1.1  # times the best Adam's loss: as good for most purposes
 _LEAST_ERROR = 1e-3  # of a part of wrong answers: less is a matter of a few examples
 _TINY = 1e-12
+_WINDOW = 3  # evaluations over which a rise is told from noise
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class Row:
     def diverged(self) -> int:
         """Number of seeds whose loss is not finite at the end."""
         return int((~np.isfinite(self.loss[:, -1])).sum())
+
+    @property
+    def rose(self) -> int:
+        """Number of seeds whose loss over three evaluations ends above twice its lowest."""
+        window = min(_WINDOW, len(self.steps))
+        losses = sliding_window_view(self.loss - self.floor, window, axis=1).mean(axis=-1)
+        return int((losses[:, -1] > 2 * losses.min(axis=1)).sum())
 
     @property
     def on_test(self) -> str:
@@ -243,6 +252,7 @@ def compared(workloads: Mapping[str, Rows]) -> Frame:
                 "label": row.label,
                 "optimizer": row.optimizer,
                 "seconds": row.seconds,
+                "rose": row.rose,
                 "diverged": row.diverged,
                 "runs": len(row.seeds),
                 **against(row, rows),
@@ -285,6 +295,7 @@ def overall(table: Frame) -> Frame:
             "score_steps": scores["steps"].get(label, math.nan),
             "score_seconds": scores["seconds"].get(label, math.nan),
             "seconds": mine["seconds"].median(),
+            "rose": int(mine["rose"].sum()),
             "diverged": int(mine["diverged"].sum()),
             "runs": int(mine["runs"].sum()),
         }

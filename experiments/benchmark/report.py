@@ -50,7 +50,8 @@ better one may lie: there is no ratio to it, nor of it. `workloads` tells how ma
 the best Adam. Over the workloads, `mean` is geometric, with the interval of a bootstrap over
 workloads, and `worst` is the largest ratio. `score`: area under the performance profile for the
 target of the best Adam's final train loss, from 0 to 1, counted in steps and in seconds (Dahl et
-al. 2023, arXiv 2306.07179).
+al. 2023, arXiv 2306.07179). `rose`: trainings whose train loss over the last three evaluations
+lies above twice the lowest over three in a row.
 """
 
 
@@ -84,10 +85,11 @@ def suite_table(lines: Frame) -> Frame:
         "s/step": "seconds",
     }.items():
         table[heading] = lines[column].map(_number)
-    table["diverged"] = [
-        f"{diverged}/{runs}" if diverged else "–"
-        for diverged, runs in zip(lines["diverged"], lines["runs"], strict=True)
-    ]
+    for heading in ("rose", "diverged"):
+        table[heading] = [
+            f"{some}/{runs}" if some else "–"
+            for some, runs in zip(lines[heading], lines["runs"], strict=True)
+        ]
     return table.rename_axis("optimizer")
 
 

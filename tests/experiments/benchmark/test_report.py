@@ -229,10 +229,18 @@ def test_finals_of_adam_and_ours_by_workload(workloads):
     assert report.final_table(workloads, on_test=True).loc["digits-32", "adameka"] == "80.0 %"
 
 
+def test_a_rise_is_told_from_noise_by_three_evaluations():
+    losses = [8.0, 1.0, 1.0, 4.0], [8.0, 1.0, 1.0, 30.0], [8.0, 1.0, 1.0, None]
+    ours = job("adameka", [run({}, seed, some) for seed, some in enumerate(losses)])
+    row = ratios.rows_of([ours])["digits-32"]["adameka"]
+    assert row.rose == 2
+
+
 def test_overall(workloads):
     lines = ratios.overall(ratios.compared(workloads))
     ours = lines.loc["adameka+average"]
     assert (ours["workloads"], ours["runs"], ours["diverged"]) == (1, 3, 0)
+    assert ours["rose"] == 0
     assert ours["to_adam"] == ours["to_best"] == pytest.approx(0.25)
     assert ours["mean"].mean == ours["worst"] == pytest.approx(0.25)
     assert ours["worst_workload"] == "digits-32"
