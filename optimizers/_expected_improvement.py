@@ -295,9 +295,8 @@ def classify(state: StepState, observation: Observation, rounding: float) -> jax
     moved = jnp.where(
         chosen, jnp.where(truncated, Outcome.TRUNCATED, Outcome.TAKEN), Outcome.EXTERNAL
     )
-    # A return is no step, nor is a displacement where none was chosen, which rounding has left.
-    returned = (state.outcome == Outcome.RETURNED) | (chosen & (state.distance == 0))
-    moved = jnp.where(returned, Outcome.NONE, moved)
+    # Where no step was chosen, as in a return, a displacement is none either.
+    moved = jnp.where(state.distance > 0, moved, Outcome.NONE)
     stayed = jnp.where(swallowed, Outcome.UNRESOLVED, Outcome.NONE)
     return jnp.where(distance > 0, moved, stayed).astype(jnp.int32)
 

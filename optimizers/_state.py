@@ -25,7 +25,7 @@ class StepInfo(NamedTuple):
 class StepState(NamedTuple):
     """What the step rule keeps of the step it has chosen: scalars only.
 
-    `step_size` and `info` are there to be shown: no decision of a later step depends on them.
+    `step_size`, `outcome` and `info` are there to be shown: no later step depends on them.
 
     Attributes:
       count: batches that were finite, int32.

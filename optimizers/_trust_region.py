@@ -27,7 +27,7 @@ class Outcome(enum.IntEnum):
 
     | name       | what the next batch found                                                    |
     |------------|------------------------------------------------------------------------------|
-    | NONE       | no step: the first batch, one after a return, or a step that was not applied |
+    | NONE       | no step: none was chosen, as in a return, or it was not applied              |
     | TAKEN      | the step that was chosen, as long as the radius                              |
     | TRUNCATED  | the step that was chosen, which something kept shorter than the radius       |
     | EXTERNAL   | a step that somebody else made                                               |

@@ -20,17 +20,21 @@ def losses(params, x, y):
     return (jnp.tanh(x @ params["w"]) @ params["v"] - y) ** 2
 
 
-def trained(tx, params, state, steps, targets=Y, start=0, scalar=False, batch_size=32):
-    """Train on batches; the parameters, the state, and by step the iterates and outcomes."""
+def trained(tx, params, state, steps, targets=Y, start=0, scalar=False, batch_size=32, bad=()):
+    """Train on batches; the parameters, the state, and by step the iterates and outcomes.
+
+    At the steps `bad`, losses are not a number.
+    """
 
     @jax.jit
     def run(params, state):
-        def step(carry, key):
+        def step(carry, drawn):
             params, state = carry
+            key, factor = drawn
             rows = jax.random.choice(key, 256, (batch_size,))
 
             def value_fn(p):
-                values = losses(p, X[rows], targets[rows])
+                values = factor * losses(p, X[rows], targets[rows])
                 return values.mean() if scalar else values
 
             grads = jax.grad(lambda p: value_fn(p).mean())(params)
@@ -39,7 +43,8 @@ def trained(tx, params, state, steps, targets=Y, start=0, scalar=False, batch_si
             return (optax.apply_updates(params, updates), state), (params, known)
 
         keys = jax.random.split(jax.random.key(start), steps)
-        return jax.lax.scan(step, (params, state), keys)
+        factors = jnp.ones(steps).at[jnp.array(bad, int)].set(jnp.nan)
+        return jax.lax.scan(step, (params, state), (keys, factors))
 
     (params, state), (iterates, known) = run(params, state)
     return params, state, iterates, known
@@ -132,19 +137,24 @@ def test_a_rise_does_not_become_usual_before_it_is_certain(adam):
     assert found == [*[False] * 10, True]
 
 
+@pytest.mark.parametrize("bad", [(), (1,)])
 @pytest.mark.parametrize("make", [adameka, meka], ids=["adameka", "meka"])
-def test_a_return_is_not_taken_for_a_step(make):
-    """It comes at once where the loss climbs, and nothing is learned from the way back."""
+def test_a_return_is_not_taken_for_a_step(make, bad):
+    """It comes at once where the loss climbs, and nothing is learned from the way back.
+
+    Not even after a batch that is left out.
+    """
     tx = make()
     params, state, _, _ = trained(tx, PARAMS, tx.init(PARAMS), 103)  # between two looks
     thrown = jax.tree.map(lambda p: 3 * p, params)
-    _, _, _, known = trained(tx, thrown, state, 12, start=1)
+    _, _, _, known = trained(tx, thrown, state, 12, start=1, bad=bad)
     returned = int(np.argmax(np.asarray(known["outcome"]) == Outcome.RETURNED))
     learned = np.asarray(known["num_adaptations"])
     assert returned == 0
     assert known["outcome"][returned] == Outcome.RETURNED
-    assert known["outcome"][returned + 1] == Outcome.NONE
-    assert learned[returned + 1] == learned[returned]
+    after = returned + 1 + len(bad)
+    assert known["outcome"][after] == Outcome.NONE
+    assert learned[after] == learned[returned]
 
 
 def test_a_batch_without_a_gradient_says_nothing_of_the_averages(adam):
