@@ -88,10 +88,10 @@ def scale_by_expected_improvement(
 
     A batch at which the loss or the gradient is not finite is skipped; after ten in a row the step
     is blamed, and the parameters return to the last good point; where they are bad there too, the
-    rule waits longer the next time. Where the loss rises far above that at the average, the
-    parameters return to where one evaluates. Where the loss at the average itself rises, the
-    problem is taken for a new one and all is learned afresh. Earlier members of a chain must not
-    keep a NaN; those of `optax.scale_by_adam` do, those of `adameka` do not.
+    rule waits longer the next time. Where the loss rises far above that at the average, or is
+    finite there alone, the parameters return to where one evaluates. Where the loss at the average
+    itself rises, the problem is taken for a new one and all is learned afresh. Earlier members of
+    a chain must not keep a NaN; those of `optax.scale_by_adam` do, those of `adameka` do not.
 
     A second derivative that does not exist is replaced by that of the parabola which falls to a
     loss of 0. Where the given gradient is not that of `value_fn`, slopes are scaled to those of
@@ -201,9 +201,8 @@ def observe_horizon(
     if not isinstance(horizon, HorizonState):
         return horizon, None
     due = jax.lax.rem(step.count, jnp.asarray(interval, jnp.int32)) == 0
-    due |= climbs(observation.behind.slope, step.belief)
-    due &= observation.finite  # a batch that is skipped leaves it to the next one
-    return look_back(value_fn, params, horizon, due, interval, axis_name)
+    due |= climbs(observation.behind.slope, step.belief) | ~observation.finite
+    return look_back(value_fn, params, horizon, due, observation.finite, interval, axis_name)
 
 
 def step_chooser(
@@ -277,7 +276,7 @@ def step_chooser(
         return jax.lax.cond(
             observation.finite & finite_scalars(new._replace(info=())),
             lambda: cast_like(new, state),
-            lambda: bad_batch(state, trust_region),
+            lambda: bad_batch(state, trust_region, evidence),
         )
 
     return choose
@@ -332,21 +331,25 @@ def filter_value(
     return optax.tree.where(state.count > 0, value, ValueBelief(seen.value, noise)), noise
 
 
-def bad_batch(state: StepState, trust_region: TrustRegion) -> StepState:
+def bad_batch(state: StepState, trust_region: TrustRegion, evidence: Evidence | None) -> StepState:
     """The state after a batch at which something was not finite."""
     num_bad = state.num_bad + 1
-    # Only a step that was made can be at fault, and only if batch after batch is bad there.
-    back = (num_bad >= state.patience) & (state.distance > 0)
+    # Only a step that was made can be at fault, and only if batch after batch is bad there, or if
+    # this one is good at the average.
+    home = jnp.asarray(evidence is not None and evidence.risen)
+    back = ~home & (num_bad >= state.patience) & (state.distance > 0)
     # No step was made since the parameters went back, and the batches stay bad: the step was not at
     # fault, bad batches are common, and from now on more of them are waited for.
     acquitted = (state.num_bad == state.patience) & (state.distance == 0) & (state.count > 0)
     patience = jnp.where(acquitted, 2 * state.patience, state.patience)
     rejected = trust_region.reject(state.trust)
     return state._replace(
-        distance=jnp.where(back, 0.0, state.distance),
+        distance=jnp.where(back | home, 0.0, state.distance),
         step_size=jnp.zeros_like(state.step_size),
-        outcome=jnp.where(back, Outcome.REJECTED, Outcome.SKIPPED).astype(jnp.int32),
-        trust=cast_like(optax.tree.where(back, rejected, state.trust), state.trust),
+        outcome=jnp.select(
+            [home, back], [Outcome.RETURNED, Outcome.REJECTED], Outcome.SKIPPED
+        ).astype(jnp.int32),
+        trust=cast_like(optax.tree.where(back | home, rejected, state.trust), state.trust),
         num_bad=num_bad,
         patience=jnp.minimum(patience, _MOST_PATIENCE),
         info=state.info._replace(num_rejected=state.info.num_rejected + 1),

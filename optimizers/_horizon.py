@@ -92,6 +92,7 @@ def look_back(
     params: PyTree,
     state: HorizonState,
     due: jax.Array,
+    finite: jax.Array,
     interval: jax.typing.ArrayLike,
     axis_name: AxisName | None,
 ) -> tuple[HorizonState, Evidence]:
@@ -107,13 +108,17 @@ def look_back(
     even in averages. E < 0: the iterate is ahead of the averages, and noise does not matter. At the
     start all averages coincide, and D is 0. Differences are paired by example, so that the variance
     of E, by which a rise is told from noise, is that of what differs.
+
+    A batch that is not `finite` is compared as well: where its losses are finite at the average,
+    the iterate is at fault and not the batch. Nothing else is learned of it.
     """
     # All but the averages themselves, which a branch would copy.
     known = state._replace(long=(), short=())
     nothing = jnp.zeros((), jnp.bool_)
 
     def look() -> tuple[HorizonState, jax.Array, jax.Array]:
-        new, risen, changed = _learn(known, _compare(value_fn, params, state, axis_name), interval)
+        seen = _compare(value_fn, params, state, axis_name)
+        new, risen, changed = _learn(known, seen, finite, interval)
         return cast_like(new, known), risen, changed
 
     new, risen, changed = branch(due, look, lambda: (known, nothing, nothing))
@@ -139,11 +144,14 @@ def _compare(
 def _learn(
     state: HorizonState,
     seen: tuple[jax.Array, ValueBelief, ValueBelief, jax.Array],
+    finite: jax.Array,
     interval: jax.typing.ArrayLike,
 ) -> tuple[HorizonState, jax.Array, jax.Array]:
     """Take in what a batch shows; also whether the loss has risen, and the problem changed."""
     difference, excess, level, lag = seen
-    known = (state.count > 0) & finite_scalars(seen)
+    begun = state.count > 0
+    known = begun & finite & finite_scalars(seen)
+    burst = begun & ~finite & jnp.isfinite(level.mean) & ~jnp.isfinite(excess.mean)
     # Not before an earlier look has shown what is usual.
     settled = known & (state.count >= _EARLY) & (state.usual > 0)
     risen = settled & (
@@ -169,10 +177,11 @@ def _learn(
         level=optax.tree.where(surprise, state.level, _filtered(state.level, level)),
         usual=state.usual + weight * (jnp.minimum(away, most) - state.usual),
         jump=state.jump + jnp.where(surprise, 0.0, weight) * (jnp.abs(jump) - state.jump),
+        surprises=surprises,
     )
-    new = optax.tree.where(known, learned, state)._replace(surprises=surprises)
+    new = optax.tree.where(known, learned, state)
     afresh = optax.tree.zeros_like(state)._replace(count=state.count)
-    return optax.tree.where(changed, afresh, new), risen & ~changed, changed
+    return optax.tree.where(changed, afresh, new), burst | (risen & ~changed), changed
 
 
 def lowest(difference: jax.Array, lag: jax.Array) -> jax.Array:

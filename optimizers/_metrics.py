@@ -28,7 +28,7 @@ def metrics(state: Any) -> dict[str, jax.Array]:
     | `average_gap`      | D: loss at shorter averages less that at a long one, averaged       |
     | `iterate_gap`      | E: loss at the iterate less that at an average, averaged            |
     | `num_adaptations`  | steps that the trust region has learned from, less those of others  |
-    | `num_rejected`     | batches, skipped or taken back, at which something was not finite   |
+    | `num_rejected`     | batches at which something was not finite, whatever was done then   |
     | `outcome`          | what became of the step before, or of this batch: an `Outcome`      |
     | `gradient_mismatch`| relative deviation of the gradient's slope from that of `value_fn`  |
     | `differentiation`  | 1 forward mode, 2 reverse over reverse, 3 differences; 0 before any |

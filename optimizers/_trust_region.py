@@ -34,7 +34,7 @@ class Outcome(enum.IntEnum):
     | UNRESOLVED | nothing: rounding of the parameters swallowed the step                       |
     | SKIPPED    | something that is not finite: the batch is left out                          |
     | REJECTED   | the same, batch after batch: the step is taken back                          |
-    | RETURNED   | a loss far above that of the average: the parameters return there            |
+    | RETURNED   | a loss far above that of the average, or finite there alone: back to it      |
     """
 
     NONE = 0

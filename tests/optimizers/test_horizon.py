@@ -157,6 +157,39 @@ def test_a_return_is_not_taken_for_a_step(make, bad):
     assert learned[after] == learned[returned]
 
 
+@pytest.mark.parametrize("make", [adameka, meka], ids=["adameka", "meka"])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_loss_that_is_finite_at_the_average_alone_returns_there(make, everywhere):
+    """One example has no loss far out: the step is at fault, and not the batch."""
+    tx = make()
+    params, state, _, _ = trained(tx, PARAMS, tx.init(PARAMS), 103)
+    thrown = jax.tree.map(lambda p: 3 * p, params)
+    far = 2 * optax.tree.norm(params)
+
+    @jax.jit
+    def step(params, state):
+        def value_fn(p):
+            gone = (jnp.arange(256) == 0) & ((optax.tree.norm(p) > far) | everywhere)
+            return jnp.where(gone, jnp.nan, losses(p, X, Y))
+
+        grads = jax.grad(lambda p: value_fn(p).mean())(params)
+        updates, state = tx.update(grads, state, params, grad=grads, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state
+
+    back, state = step(thrown, state)
+    assert metrics(state)["num_rejected"] == 1
+    if everywhere:  # then nobody knows
+        assert metrics(state)["outcome"] == Outcome.SKIPPED
+        assert optax.tree.norm(optax.tree.sub(back, thrown)) == 0
+        return
+    assert metrics(state)["outcome"] == Outcome.RETURNED
+    assert loss(back) < 1.1 * loss(params)
+    again, state = step(back, state)
+    assert metrics(state)["outcome"] == Outcome.NONE
+    assert 0 < metrics(state)["step_size"] < jnp.inf
+    assert loss(again) < 1.1 * loss(params)
+
+
 def test_a_batch_without_a_gradient_says_nothing_of_the_averages(adam):
     """Not even where its losses are finite, and higher than ever."""
     tx, params, state, _, _ = adam
