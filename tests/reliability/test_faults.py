@@ -47,7 +47,16 @@ def test_nothing_is_corrupted(structure, rare, tally, data):
         tally[f"  fault in {SITES[case.site]}"] += 1
     tally["  batches left out and counted"] += int(trace.rejected[-1])
     tally["  steps taken back"] += int(np.sum(trace.metrics["outcome"] == Outcome.REJECTED))
+    tally["  returns to the average"] += int(np.sum(trace.metrics["outcome"] == Outcome.RETURNED))
     check_soundness(trace, case, structure)
+
+
+BAD = (Outcome.SKIPPED, Outcome.REJECTED, Outcome.RETURNED)
+
+
+def allowed(size, structure):
+    """By how much rounding may miss a point."""
+    return 4 * ROUNDING[structure.tree] * size + 1e-7 * (structure.tree in NARROW)
 
 
 def check_soundness(trace, case, structure):
@@ -62,12 +71,21 @@ def check_soundness(trace, case, structure):
     good, in_a_row = trace.params[0], 0  # the last point at which a step was chosen
     for step, no in enumerate(rejected):
         outcome = trace.metrics["outcome"][step]
-        assert bool(no) == (outcome in (Outcome.SKIPPED, Outcome.REJECTED))
+        # A return after a rise is for a batch that is finite.
+        assert outcome in BAD if no else outcome not in (Outcome.SKIPPED, Outcome.REJECTED)
         in_a_row = in_a_row + 1 if no else 0
-        if outcome == Outcome.REJECTED:
+        if outcome == Outcome.RETURNED:
+            good, before = trace.params[step + 1], trace.params[: step + 1]
+            tolerance = allowed(np.abs(before).max(axis=0), structure)
+            assert (good >= before.min(axis=0) - tolerance).all(), (
+                "an average is below all iterates"
+            )
+            assert (good <= before.max(axis=0) + tolerance).all(), (
+                "an average is above all iterates"
+            )
+        elif outcome == Outcome.REJECTED:
             assert in_a_row >= 10, "a step was taken back for too few bad batches"
-            size = np.maximum(np.abs(good), np.abs(trace.params[step]))
-            tolerance = 4 * ROUNDING[structure.tree] * size + 1e-7 * (structure.tree in NARROW)
+            tolerance = allowed(np.maximum(np.abs(good), np.abs(trace.params[step])), structure)
             error = np.abs(trace.params[step + 1] - good)
             assert (error <= tolerance).all(), f"step {step} leads elsewhere than back"
         elif no:
