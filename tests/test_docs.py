@@ -81,7 +81,7 @@ def test_every_metric_in_the_pages_exists():
             assert name in known, (page, name)
     _, _, table = text_of("diagnostics.md").partition("| metric | what it tells |\n")
     names = re.findall(r"^\| `(\w+)` \|", table, re.M)
-    assert len(names) == 7
+    assert len(names) == len(re.findall(r"^\| `", table, re.M)) > 8
     assert set(names) <= set(known)
 
 
