@@ -225,7 +225,6 @@ _ROWS = (
     _region("most-1.5", most_ratio=1.5),
     _region("gain-half", adaptation_gain=lambda count: 2.5 / (count + 50)),
     _region("gain-double", adaptation_gain=lambda count: 10 / (count + 50)),
-    _region("gain-early", adaptation_gain=lambda count: 5 / (count + 20)),
     _region("averaging-none", averaging_weight=lambda count: 1.0),
     _region("averaging-half", averaging_weight=lambda count: 25 / (count + 25)),
     _region("averaging-double", averaging_weight=lambda count: 100 / (count + 100)),
