@@ -78,22 +78,35 @@ def norm(tree: PyTree) -> jax.Array:
     if not largest:
         return jnp.zeros((), jnp.float32)
     most = jnp.max(jnp.stack(largest)) if len(largest) > 1 else largest[0]
-    return norm_near(tree, jax.lax.stop_gradient(most))
+    scale = jax.lax.stop_gradient(most)
+    return scale * safe_sqrt(_square(tree, scale))
 
 
 @jax.jit
 def norm_near(tree: PyTree, guess: jax.Array) -> jax.Array:
-    """Euclidean norm of a tree by squares relative to a guess of it, in one pass; 0 is no guess."""
-    scale = jnp.where(guess > float(jnp.finfo(guess.dtype).tiny), guess, 1.0)
-    inverse = 1 / scale  # a product for each entry, which costs a fraction of a division
-    scaled = jax.tree.map(lambda x: x * inverse, widen(tree))
-    return scale * safe_sqrt(dot(scaled, scaled))
+    """Euclidean norm of a tree, in one pass where `guess` is of its order; 0 is no guess."""
+    square = _square(tree, guess)
+    # Squares that are lost to rounding, or too large, need their own scale.
+    good = (square > float(jnp.finfo(square.dtype).tiny) ** 0.5) & jnp.isfinite(square)
+    near = _divisor(guess) * safe_sqrt(square)
+    return jax.lax.cond(good, lambda: near, lambda: norm(tree))
+
+
+def _square(tree: PyTree, scale: jax.Array) -> jax.Array:
+    """Squared norm of a tree divided by a scale."""
+    scaled = unit(tree, scale)
+    return dot(scaled, scaled)
 
 
 def unit(tree: PyTree, length: jax.Array) -> PyTree:
     """Divide a tree by its norm `length`, of either sign; zero stays zero."""
-    safe = jnp.where(length == 0, 1.0, length)
-    return jax.tree.map(lambda x: x / safe, widen(tree))
+    inverse = 1 / _divisor(length)  # a product for each entry, which costs a fraction of a division
+    return jax.tree.map(lambda x: x * inverse, widen(tree))
+
+
+def _divisor(length: jax.Array) -> jax.Array:
+    """A length to divide by: 1 where there is none."""
+    return jnp.where(jnp.abs(length) > float(jnp.finfo(length.dtype).tiny), length, 1.0)
 
 
 def all_finite(tree: PyTree) -> jax.Array:

@@ -149,7 +149,8 @@ def _learn(
 ) -> tuple[HorizonState, jax.Array, jax.Array]:
     """Take in what a batch shows; also whether the loss has risen, and the problem changed."""
     difference, excess, level, lag = seen
-    begun = state.count > 0
+    # At one iterate all averages are the same, and rounding would decide the sign of D.
+    begun = state.count > 1
     known = begun & finite & finite_scalars(seen)
     burst = begun & ~finite & jnp.isfinite(level.mean) & ~jnp.isfinite(excess.mean)
     # Not before an earlier look has shown what is usual.

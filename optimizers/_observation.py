@@ -15,6 +15,7 @@ from ..curvature._tree import (
     coarsest,
     dot,
     finite_scalars,
+    norm,
     norm_near,
     safe_sqrt,
     unit,
@@ -79,8 +80,8 @@ def observe_step(
     direction_norm = norm_near(updates, old.direction_norm)
     displacement = optax.tree.sub(widen(params), widen(state.params))
     distance = jnp.where(old.count > 0, norm_near(displacement, old.distance), 0.0)
-    slope_behind = jnp.where(distance > 0, divide(dot(grad, displacement), distance), 0.0)
-    slope_ahead = -divide(dot(grad, updates), direction_norm)
+    slope_behind = dot(grad, unit(displacement, distance))
+    slope_ahead = -dot(grad, unit(updates, direction_norm))
 
     due = (old.trust.count < _EVERY_STEP_UNTIL) | (
         jax.lax.rem(old.count, jnp.asarray(curvature_interval, old.count.dtype)) == 0
@@ -138,7 +139,7 @@ def slope_mismatch(
 
     Relative to the gradient as well, so that the rounding of a slope near 0 is no mismatch.
     """
-    rounding = coarsest(params) ** 0.5 * safe_sqrt(dot(grad, grad))
+    rounding = coarsest(params) ** 0.5 * norm(grad)
     largest = jnp.maximum(jnp.abs(measured), jnp.abs(given)) + rounding
     return divide(jnp.abs(measured - given), largest)
 
