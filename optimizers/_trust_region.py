@@ -5,6 +5,7 @@ A trust region is an object with `init`, `update`, `reject` and `radius`, handed
 """
 
 import enum
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ _NEWTON_RATIO_GROWTH = 0.1
 _EDGE = 0.5  # slope over curvature after a step, beyond which steps along a line grow
 _UPHILL = 0.3  # a slope that rises counts as a descent of this part of it
 _LOG_RETURN = 0.35  # by which a return to the average lowers log τ
+_LOG_UNRESOLVED = math.log(2.0)  # by which a step lost to rounding raises it
 
 
 class Outcome(enum.IntEnum):
@@ -210,10 +212,9 @@ def adaptive_trust_region(
     newest curvature and its running magnitude: never negative, never suddenly small.
 
     A step that something kept short is no evidence for a longer one. One that is lost to rounding
-    asks for the largest increase. One that is taken back shortens the next one to 57 %, an effect
-    that fades in about ten steps.
-    A return to the average shortens τ by three tenths. Where the problem has changed, all that was
-    learned is forgotten.
+    doubles τ. One that is taken back shortens the next one to 57 %, an effect that fades in about
+    ten steps. A return to the average shortens τ by three tenths. Where the problem has changed,
+    all that was learned is forgotten.
 
     Args:
       least_ratio: where to aim when noise rules, as the slope after the step over its curvature.
@@ -267,14 +268,14 @@ def adaptive_trust_region(
         error = error / jnp.where(scale > 0, scale, 1.0)
         error = jnp.where(error > 0, (1 - 0.5 * ahead) * error, error)
         error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
-        error = jnp.where(unresolved, -1.0, error)
 
         # A step of somebody else lowers the count, to cancel those that had our length by chance.
         others = outcome == Outcome.EXTERNAL
         # At least 1 where rounding swallowed the step, so that τ is not set anew.
         count = jnp.maximum(state.count + jnp.where(taken, 1, 0) - others, unresolved)
         adapted = state.log_step_size - adaptation_gain(count) * error
-        log_step_size = jnp.where(taken | unresolved, adapted, state.log_step_size)
+        log_step_size = jnp.where(taken, adapted, state.log_step_size)
+        log_step_size += jnp.where(unresolved, _LOG_UNRESOLVED, 0.0)
         log_step_size -= jnp.where(evidence.risen, _LOG_RETURN, 0.0)
 
         steps = state.steps + 1

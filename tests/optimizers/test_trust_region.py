@@ -125,16 +125,25 @@ def test_arguments_of_the_adaptive_region_do_what_they_say():
 
 def test_the_gain_is_logarithmic():
     """Between k and 10 k steps the radius can move as far as between 10 k and 100 k."""
-    # A step of which nothing is left counts as the worst that a step can be short.
+    # A line that falls on without bending is as far from the aim as can be.
     region = adaptive_trust_region(max_newton_ratio=jnp.inf)
     belief = line(-1.0)
     state, _ = updated(region, region.init(DTYPE), Outcome.NONE, line(0.0, 0.0), belief)
     for count in (1, 100, 10_000):
         before = state._replace(count=jnp.int32(count))
-        new, _ = updated(region, before, Outcome.UNRESOLVED, line(0.0, 0.0), belief)
-        assert int(new.count) == count
+        new, _ = updated(region, before, Outcome.TAKEN, line(-1.0, 0.0), belief)
         moved = float(new.log_step_size - before.log_step_size)
-        assert moved == pytest.approx(5 / (count + 50), rel=1e-3, abs=1e-6)
+        assert moved == pytest.approx(5 / (count + 51), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10_000])
+def test_a_step_of_which_rounding_leaves_nothing_doubles_the_radius(count):
+    region, belief = adaptive_trust_region(max_newton_ratio=jnp.inf), line(-1.0)
+    state, _ = updated(region, region.init(DTYPE), Outcome.NONE, line(0.0, 0.0), belief)
+    before = state._replace(count=jnp.int32(count))
+    new, radius = updated(region, before, Outcome.UNRESOLVED, line(0.0, 0.0), belief)
+    assert float(radius) == pytest.approx(2 * float(state.radius), rel=1e-4)
+    assert int(new.count) == max(count, 1)  # so that the radius is not set anew
 
 
 def test_steps_cut_short_say_nothing_for_longer_ones():
