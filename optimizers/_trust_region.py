@@ -201,9 +201,7 @@ def adaptive_trust_region(
     | < 0 | > 0 | there is progress, and noise that averages remove  | hold the edge: ½            |
     | > 0 |     | noise rules even in averages                       | shrink, to a minimum: −0.1  |
 
-    Where both are negative, a slope that would shrink τ counts half: it contradicts the losses, and
-    batches drawn without replacement bias it. Until the first comparison both are 0, which counts
-    half either way.
+    Until the first comparison both are 0, which counts half either way.
 
     τ is a step size, in units of the direction as given: a direction that carries momentum needs
     steps that change slowly, and its own length says how sure it is. Until a step was learned from,
@@ -266,7 +264,6 @@ def adaptive_trust_region(
         error = slope - target * jnp.maximum(curvature, 0.0)
         scale = jnp.abs(slope) + jnp.abs(curvature)
         error = error / jnp.where(scale > 0, scale, 1.0)
-        error = jnp.where(error > 0, (1 - 0.5 * ahead) * error, error)
         error = jnp.where(outcome == Outcome.TRUNCATED, jnp.maximum(error, 0.0), error)
 
         # A step of somebody else lowers the count, to cancel those that had our length by chance.

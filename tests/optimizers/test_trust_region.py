@@ -83,19 +83,6 @@ def test_where_the_iterate_is_ahead_steps_grow_over_the_edge():
     assert found[-1] == pytest.approx(2.5 / 2, rel=2e-2)
 
 
-def test_where_the_iterate_is_ahead_a_slope_that_rises_counts_half():
-    """A slope of many times the curvature is what sampling without replacement makes of noise."""
-    region, moved = adaptive_trust_region(), []
-    _, state = lengths(region, 20)
-    rises = line(1e3, 1.0)
-    for said in (evidence(-1.0, -1.0), evidence(), evidence(-1.0, 1.0), evidence(1.0, -1.0)):
-        new, _ = updated(region, state, Outcome.TAKEN, rises, line(-1.0), said=said)
-        moved.append(float(new.log_step_size - state.log_step_size))
-    assert moved[0] == pytest.approx(0.5 * moved[2], rel=0.05)
-    assert moved[1] == pytest.approx(0.875 * moved[2], rel=0.05)
-    assert moved[3] < moved[2] < -0.04
-
-
 def test_a_return_shortens_the_radius_and_a_new_problem_makes_it_anew():
     region = adaptive_trust_region()
     _, state = lengths(region, 50)
