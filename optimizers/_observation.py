@@ -80,7 +80,7 @@ def observe_step(
     direction_norm = norm_near(updates, old.direction_norm)
     displacement = optax.tree.sub(widen(params), widen(state.params))
     distance = jnp.where(old.count > 0, norm_near(displacement, old.distance), 0.0)
-    slope_behind = dot(grad, unit(displacement, distance))
+    slope_behind = jnp.where(distance > 0, dot(grad, unit(displacement, distance)), 0.0)
     slope_ahead = -dot(grad, unit(updates, direction_norm))
 
     due = (old.trust.count < _EVERY_STEP_UNTIL) | (
