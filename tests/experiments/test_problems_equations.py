@@ -347,7 +347,7 @@ LESSONS = {
     "latent SDE": ("loss", 40, "adam", 20),
     "graph attention network": ("loss", 13, "adam", 11),
     "deep sets": ("error", 8, "adameka", 5.5),
-    "Gaussian filter": ("error", 1.2, "adameka", 0.5),
+    "Gaussian filter": ("error", 1.2, "adam", 0.4),
     "forecasts by an equation": ("forecast_error", 1.3, "adam", 1.1),
     "forecasts by a recurrent network": ("forecast_error", 1.3, "adam", 1.1),
     "deep Kalman filter": ("forecast_error", 1.3, "adameka", 1.15),
