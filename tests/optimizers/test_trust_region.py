@@ -83,6 +83,16 @@ def test_where_the_iterate_is_ahead_steps_grow_over_the_edge():
     assert found[-1] == pytest.approx(2.5 / 2, rel=2e-2)
 
 
+@pytest.mark.parametrize(("difference", "excess"), [(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0)])
+def test_a_slope_that_rises_shortens_the_radius_whatever_the_averages_say(difference, excess):
+    """Also where the iterate is ahead, which in policy optimization it always seems to be."""
+    region = adaptive_trust_region()
+    _, state = lengths(region, 20)
+    said = evidence(difference, excess)
+    new, _ = updated(region, state, Outcome.TAKEN, line(1e3, 1.0), line(-1.0), said=said)
+    assert float(new.log_step_size - state.log_step_size) == pytest.approx(-5 / 71, rel=0.05)
+
+
 def test_a_return_shortens_the_radius_and_a_new_problem_makes_it_anew():
     region = adaptive_trust_region()
     _, state = lengths(region, 50)
